@@ -1,0 +1,3 @@
+"""Application events, key-value storage, executors and progress display."""
+
+__version__ = "1.0.0.dev0"

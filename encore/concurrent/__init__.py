@@ -1,0 +1,1 @@
+"""Tools for code that runs in several threads."""

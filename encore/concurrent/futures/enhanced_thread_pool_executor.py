@@ -1,0 +1,274 @@
+"""EnhancedThreadPoolExecutor: a pool of threads that can be prepared before they work.
+
+The executor itself is a face. What the threads share is a `_Pool`, which knows the executor by a
+weak reference alone, so that an executor nobody holds goes away like any other object and the
+threads end after the work they have already been given. Every thread ends when it takes None from
+the queue, and puts it back for the next one.
+
+The threads are daemons, and a function registered with `atexit` closes the pools and joins their
+threads. Other threads would be waited for by the interpreter before it runs any exit function, so
+that nobody could tell the idle ones to end; the hook which the standard library has for this is
+private. Work that is still running when the main thread ends therefore runs among the exit
+functions: from Python 3.12 on it cannot start threads of its own there.
+
+After a fork no thread of the parent exists in the child. The pools of the child start again from
+nothing; the work that was pending belongs to the parent.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import os
+from contextlib import suppress
+from contextvars import copy_context
+from functools import cache
+from queue import Empty, SimpleQueue
+from threading import RLock, Thread, current_thread
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from weakref import WeakSet, ref
+
+from .future import Future
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from contextvars import Context
+    from typing import Any
+
+    Job = tuple[
+        concurrent.futures.Future[Any], Context, Callable[..., Any], tuple[Any, ...], dict[str, Any]
+    ]
+
+__all__ = ["EnhancedThreadPoolExecutor"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class EnhancedThreadPoolExecutor(concurrent.futures.Executor):
+    """An executor whose threads run a function first and another one last.
+
+    Until there are `max_workers` threads, every submitted job starts a new one. A job sees the
+    context variables as they were where it was submitted. What a job raises, SystemExit and
+    KeyboardInterrupt too, is in its future, and the thread goes on.
+
+    Dropping the last reference to an executor ends its threads after the jobs submitted so far.
+
+    Parameters
+    ----------
+    max_workers : int
+        How many threads there may be.
+    initializer : callable, optional
+        Run in every thread before its first job. If it fails, that is logged and the thread works
+        all the same.
+    uninitializer : callable, optional
+        Run in every thread, without arguments, after its last job. A failure is logged.
+    name : str, optional
+        What the names of the threads start with; the name of the class if left out.
+    wait_at_exit : bool
+        Whether the interpreter, when it exits, waits for the jobs submitted so far. If it does not
+        wait, the uninitializer is not run either.
+    initargs : iterable
+        The arguments of the initializer.
+
+    Attributes
+    ----------
+    name : str
+        What the names of the threads start with.
+    wait_at_exit : bool
+        As given.
+    """
+
+    _future_factory: type[concurrent.futures.Future[Any]] = Future
+
+    def __init__(
+        self,
+        max_workers: int,
+        initializer: Callable[..., object] | None = None,
+        uninitializer: Callable[[], object] | None = None,
+        name: str | None = None,
+        wait_at_exit: bool = True,
+        *,
+        initargs: Iterable[Any] = (),
+    ) -> None:
+        if max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        for function in (initializer, uninitializer):
+            if function is not None and not callable(function):
+                raise TypeError(f"initializer and uninitializer must be callable, not {function!r}")
+        _install_hooks()
+        self.name = type(self).__name__ if name is None else name
+        self.wait_at_exit = wait_at_exit
+        self._max_workers = max_workers
+        self._threads: set[Thread] = set()
+        self._pool = pool = _Pool(initializer, tuple(initargs), uninitializer)
+        pool.owner = ref(self, lambda _: pool.queue.put(None))
+
+    def __repr__(self) -> str:
+        state = "shut down" if self._pool.closed else f"{self._pool.started} threads"
+        return f"<{type(self).__name__} {self.name!r}: {state} of {self._max_workers}>"
+
+    def submit(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> concurrent.futures.Future[T]:
+        future = self._future_factory()
+        pool = self._pool
+        with pool.lock:
+            if pool.closed:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            if pool.started < self._max_workers:
+                self._start_worker(pool)
+            pool.queue.put((future, copy_context(), fn, args, kwargs))
+        return future
+
+    def _start_worker(self, pool: _Pool) -> None:
+        name = f"{self.name}Worker-{len(self._threads) + 1}"
+        thread = Thread(target=pool.work, name=name, daemon=True)
+        if self.wait_at_exit:
+            _waited_for[thread] = pool
+        try:
+            thread.start()
+        except RuntimeError:
+            _waited_for.pop(thread, None)
+            if not pool.started:
+                raise
+            return  # no more threads to be had: those that run will do the work
+        pool.started += 1
+        self._threads.add(thread)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        pool = self._pool
+        dropped = pool.close(drop=cancel_futures)
+        for future, *_ in dropped:
+            if future.cancel():
+                future.set_running_or_notify_cancel()  # tells those who wait for it
+        if wait:
+            for thread in self._threads.copy():
+                if thread is not current_thread():
+                    thread.join()
+
+
+class _Pool:
+    """The queue of an executor, and what its threads do with it."""
+
+    owner: ref[EnhancedThreadPoolExecutor]
+
+    def __init__(
+        self,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+        uninitializer: Callable[[], object] | None,
+    ) -> None:
+        self.initializer = initializer
+        self.initargs = initargs
+        self.uninitializer = uninitializer
+        self.closed = False
+        self.start_again()
+        _pools.add(self)
+
+    def start_again(self) -> None:
+        """Forget the threads and their work."""
+        self.lock = RLock()  # re-entrant, because a finalizer may submit at any point
+        self.queue: SimpleQueue[Job | None] = SimpleQueue()
+        self.started = 0
+
+    def close(self, *, drop: bool = False) -> list[Job]:
+        """Let the threads end after the work there is, or without it; return what was dropped."""
+        dropped = []
+        with self.lock:
+            self.closed = True
+            while drop:
+                try:
+                    job = self.queue.get_nowait()
+                except Empty:
+                    break
+                if job is not None:
+                    dropped.append(job)
+            self.queue.put(None)
+        return dropped
+
+    def work(self) -> None:
+        queue = self.queue
+        if self.initializer is not None:
+            self.run_logged(self.initializer, *self.initargs)
+        while self.do_one(queue):
+            pass
+        if self.queue is not queue:
+            return  # this is a forked child, see do_one
+        queue.put(None)
+        if self.uninitializer is not None:
+            self.run_logged(self.uninitializer)
+        _waited_for.pop(current_thread(), None)
+
+    def do_one(self, queue: SimpleQueue[Job | None]) -> bool:
+        """Do the next job; False if there will be none."""
+        job = queue.get()
+        if job is None:
+            return False
+        future, context, fn, args, kwargs = job
+        # Whoever is told that the job is done may expect that nothing holds its arguments.
+        del job
+        try:
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = context.run(fn, *args, **kwargs)
+                except BaseException as error:
+                    del context, fn, args, kwargs
+                    if self.queue is queue:
+                        future.set_exception(error)
+                else:
+                    del context, fn, args, kwargs
+                    if self.queue is queue:
+                        future.set_result(result)
+        except BaseException:
+            # The job's own error went into the future: this is a callback's, or a future's that
+            # somebody else finished.
+            _log_exception("%r could not be finished", future)
+        finally:
+            del future  # an exception's traceback holds this frame, and the future the exception
+        # A job that forked and returned in the child too ends here with another queue in place:
+        # there is nobody in the child to give its result to, so the copy of the thread ends, and
+        # with it the child.
+        return self.queue is queue
+
+    def run_logged(self, function: Callable[..., object], *args: Any) -> None:
+        try:
+            function(*args)
+        except BaseException:
+            _log_exception("%r failed in %s", function, current_thread().name)
+
+
+def _log_exception(message: str, *args: object) -> None:
+    # A handler that raises must not end the thread: the executor counts on it.
+    with suppress(BaseException):
+        logger.exception(message, *args)
+
+
+_pools: WeakSet[_Pool] = WeakSet()
+_waited_for: dict[Thread, _Pool] = {}
+
+
+@cache
+def _install_hooks() -> None:
+    import atexit
+
+    atexit.register(_wait_for_work)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_start_again_in_child)
+
+
+def _wait_for_work() -> None:
+    while waited_for := _waited_for.copy():
+        for pool in set(waited_for.values()):
+            pool.close()
+        for thread in waited_for:
+            thread.join()
+            _waited_for.pop(thread, None)
+
+
+def _start_again_in_child() -> None:
+    _waited_for.clear()
+    for pool in _pools:
+        pool.start_again()

@@ -1,0 +1,1 @@
+"""Application-wide events: classes of events, listeners, and the managers between them."""

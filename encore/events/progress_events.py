@@ -1,0 +1,259 @@
+"""Events that tell how far an operation has come, and the helper that emits them."""
+
+from __future__ import annotations
+
+from .abstract_event_manager import BaseEvent
+from .package_globals import get_event_manager
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, Literal, Self
+
+    from .abstract_event_manager import BaseEventManager
+
+__all__ = [
+    "ProgressEndEvent",
+    "ProgressEvent",
+    "ProgressManager",
+    "ProgressStartEvent",
+    "ProgressStepEvent",
+]
+
+
+class ProgressEvent(BaseEvent):
+    """Base class of the progress events, to listen for all of them.
+
+    Attributes
+    ----------
+    operation_id : object
+        What the events of one operation have in common, and no others.
+    message : str
+        What is being done, for people.
+    """
+
+    if TYPE_CHECKING:
+        operation_id: Any
+        message: str
+
+
+class ProgressStartEvent(ProgressEvent):
+    """An operation starts.
+
+    Attributes
+    ----------
+    steps : int
+        The number of steps, -1 if it is unknown or varies.
+    """
+
+    if TYPE_CHECKING:
+        steps: int
+
+
+class ProgressStepEvent(ProgressEvent):
+    """An operation has advanced.
+
+    Attributes
+    ----------
+    step : int
+        The steps done so far, -1 if that is unknown.
+    """
+
+    if TYPE_CHECKING:
+        step: float
+
+
+class ProgressEndEvent(ProgressEvent):
+    """An operation has ended.
+
+    Attributes
+    ----------
+    exit_state : str
+        How it ended: 'normal', 'warning', 'error' or 'exception'.
+    """
+
+    if TYPE_CHECKING:
+        exit_state: str
+
+
+class ProgressManager:
+    """Emit the progress events of one operation.
+
+    As a context manager it emits the start event on entry and the end event on
+    exit, whatever happens in between; calling it emits a step event::
+
+        with ProgressManager(manager, source, None, "Copying", len(files)) as progress:
+            for number, file in enumerate(files, 1):
+                copy(file)
+                progress(number)
+
+    The methods :meth:`start`, :meth:`step` and :meth:`end` do the same one by
+    one. Each start event has one end event: what comes first starts the
+    operation, a second start and a second end do nothing, and a step after the
+    end starts the operation again. Events that nobody listens for are not made.
+
+    Parameters
+    ----------
+    event_manager : BaseEventManager, optional
+        Where the events are emitted, by default the one of the process.
+    source : object
+        The source of the events.
+    operation_id : object, optional
+        What identifies the operation, by default a new UUID.
+    message : str
+        The message of events that are not given one of their own.
+    steps : int
+        The number of steps, -1 if it is unknown.
+    **kwargs
+        Further attributes of every event.
+    """
+
+    #: The class of the start events.
+    StartEventType: type[ProgressStartEvent] = ProgressStartEvent
+    #: The class of the step events.
+    StepEventType: type[ProgressStepEvent] = ProgressStepEvent
+    #: The class of the end events.
+    EndEventType: type[ProgressEndEvent] = ProgressEndEvent
+
+    def __init__(
+        self,
+        event_manager: BaseEventManager | None = None,
+        source: Any = None,
+        operation_id: Any = None,
+        message: str = "Performing operation",
+        steps: int = -1,
+        **kwargs: Any,
+    ) -> None:
+        self.event_manager = get_event_manager() if event_manager is None else event_manager
+        self.source = source
+        self.message = message
+        self.steps = steps
+        self.kwargs = kwargs
+        self._operation_id = operation_id
+        self._state: Literal["new", "running", "ended"] = "new"
+        self._count = 0
+
+    @property
+    def operation_id(self) -> Any:
+        """What identifies the operation."""
+        if self._operation_id is None:
+            from uuid import uuid4
+
+            self._operation_id = uuid4()
+        return self._operation_id
+
+    @operation_id.setter
+    def operation_id(self, value: Any) -> None:
+        self._operation_id = value
+
+    def start(self, **extra_kwargs: Any) -> None:
+        """Emit a start event, unless the operation is running.
+
+        Parameters
+        ----------
+        **extra_kwargs
+            Further attributes of the event.
+        """
+        if self._state == "running":
+            return
+        self._state = "running"
+        manager = self.event_manager
+        if manager.has_listeners(self.StartEventType):
+            attributes = {
+                "source": self.source,
+                "operation_id": self.operation_id,
+                "message": self.message,
+                "steps": self.steps,
+                **self.kwargs,
+                **extra_kwargs,
+            }
+            manager.emit(self.StartEventType(**attributes))
+
+    def step(
+        self, message: str | float | None = None, step: float | None = None, **extra_kwargs: Any
+    ) -> None:
+        """Emit a step event.
+
+        Parameters
+        ----------
+        message : str, optional
+            The message of the event. A number given alone is the step.
+        step : int, optional
+            The count of the step, by default the number of calls before this one.
+        **extra_kwargs
+            Further attributes of the event.
+        """
+        if self._state != "running":
+            self.start()
+        if step is None:
+            if isinstance(message, (int, float)) and not isinstance(message, bool):
+                message, step = None, message
+            else:
+                step = self._count
+        self._count += 1
+        manager = self.event_manager
+        if manager.has_listeners(self.StepEventType):
+            attributes = {
+                "source": self.source,
+                "operation_id": self.operation_id,
+                "message": self.message if message is None else message,
+                "step": step,
+                **self.kwargs,
+                **extra_kwargs,
+            }
+            manager.emit(self.StepEventType(**attributes))
+
+    def end(
+        self, message: str | None = None, exit_state: str = "normal", **extra_kwargs: Any
+    ) -> None:
+        """Emit an end event, unless the operation has ended.
+
+        Parameters
+        ----------
+        message : str, optional
+            The message of the event.
+        exit_state : {'normal', 'warning', 'error', 'exception'}
+            How the operation ended; ``end_state`` is another name for it.
+        **extra_kwargs
+            Further attributes of the event.
+        """
+        if self._state != "running":
+            if self._state == "ended":
+                return
+            self.start()
+        self._state = "ended"
+        exit_state = extra_kwargs.pop("end_state", exit_state)
+        manager = self.event_manager
+        if manager.has_listeners(self.EndEventType):
+            attributes = {
+                "source": self.source,
+                "operation_id": self.operation_id,
+                "message": self.message if message is None else message,
+                "exit_state": exit_state,
+                **self.kwargs,
+                **extra_kwargs,
+            }
+            manager.emit(self.EndEventType(**attributes))
+
+    def __call__(
+        self, message: str | float | None = None, step: float | None = None, **extra_kwargs: Any
+    ) -> None:
+        self.step(message, step, **extra_kwargs)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc is None:
+            self.end()
+        else:
+            self.end(str(exc), "exception")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.message!r}: {self._state}>"

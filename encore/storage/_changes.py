@@ -1,0 +1,111 @@
+"""Changes of a store: what was done, and when it is told.
+
+A change is told once, after it can be seen: at once, or when the outermost transaction of the
+thread has been committed. It is told to the event manager of the store, and to the observers that
+were there when it was made: a wrapper observes what the store it wraps does on its behalf, and
+tells it as its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ._metadata import copy_of
+from ._progress import has_listeners
+from .events import StoreTransactionEndEvent, StoreTransactionStartEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ..events.abstract_event_manager import BaseEventManager
+    from .events import StoreModificationEvent
+
+    Observer = Callable[["Change"], None]
+
+
+class Change(NamedTuple):
+    """One key was set, updated or deleted."""
+
+    kind: type[StoreModificationEvent]
+    key: str
+    metadata: dict[str, Any]
+    observers: tuple[Observer, ...] = ()
+
+
+class Unit:
+    """What one thread does between begin and commit: one method, or a transaction."""
+
+    __slots__ = ("changes", "marks")
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        # Of each nested transaction: the store's savepoint, and how many changes there were.
+        self.marks: list[tuple[Any, int]] = []
+
+
+class ThreadState(threading.local):
+    """What a store knows of the calling thread."""
+
+    unit: Unit | None = None
+    observers: tuple[Observer, ...] = ()
+
+
+class ChangeTeller:
+    """The part of a store that tells its changes."""
+
+    event_manager: BaseEventManager
+    _state: ThreadState
+
+    @contextmanager
+    def _observed(self, observer: Observer) -> Iterator[None]:
+        """Tell the observer, too, what this thread changes in the block."""
+        state = self._state
+        before = state.observers
+        state.observers = (*before, observer)
+        try:
+            yield
+        finally:
+            state.observers = before
+
+    def _tell(self, change: Change) -> None:
+        manager = self.event_manager
+        if has_listeners(manager, change.kind):
+            manager.emit(change.kind(self, key=change.key, metadata=copy_of(change.metadata)))
+        for observer in change.observers:
+            observer(change)
+
+    def _tell_transaction(self, state: str | None) -> None:
+        manager = self.event_manager
+        if state is None:
+            if has_listeners(manager, StoreTransactionStartEvent):
+                manager.emit(StoreTransactionStartEvent(self))
+        elif has_listeners(manager, StoreTransactionEndEvent):
+            manager.emit(StoreTransactionEndEvent(self, state=state))
+
+
+class TransactionContext:
+    """A transaction of a store that defines ``_enter`` and ``_leave``.
+
+    Parameters
+    ----------
+    store : store
+    notes : str
+    """
+
+    def __init__(self, store: Any, notes: str) -> None:
+        self.store = store
+        self.notes = notes
+
+    def __repr__(self) -> str:
+        return f"<transaction {self.notes!r} of {self.store!r}>"
+
+    def __enter__(self) -> TransactionContext:
+        self.store._enter(self.notes)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any
+    ) -> None:
+        self.store._leave(kind, error, traceback)

@@ -1,0 +1,97 @@
+"""Files as sources and targets of data: a path, or something that is open already."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from ._streams import check_readable
+from .errors import os_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+
+def _as_path(path: Any, method: str) -> str | None:
+    """Return a path as str, None for an open binary file."""
+    if isinstance(path, bytes) or not hasattr(path, method):
+        # Raises TypeError for what is no path.
+        return os.fsdecode(os.fspath(path))
+    import io
+
+    if isinstance(path, io.TextIOBase):
+        raise TypeError(f"a file must be open in binary mode: {path!r}")
+    return None
+
+
+def reading(path: str | os.PathLike[str] | BinaryIO) -> AbstractContextManager[BinaryIO]:
+    """Return a context manager that gives a binary stream for a path or an open file."""
+    name = _as_path(path, "read")
+    if name is None:
+        check_readable(path)
+        return nullcontext(path)  # type: ignore[arg-type]
+    with os_errors():
+        return open(name, "rb")
+
+
+def writing(
+    path: str | os.PathLike[str] | BinaryIO,
+) -> AbstractContextManager[Callable[[bytes], object]]:
+    """Return a context manager that gives a function that writes to a path or an open file.
+
+    A path is replaced at the end of the block, or kept if the block raises.
+    """
+    name = _as_path(path, "write")
+    if name is None:
+        return nullcontext(path.write)  # type: ignore[union-attr]
+    return _replacing(name)
+
+
+@contextmanager
+def _replacing(path: str) -> Iterator[Callable[[bytes], object]]:
+    import stat
+
+    with os_errors():
+        # A link keeps pointing where it does: what it names is replaced.
+        path = os.path.realpath(path)
+        try:
+            mode = os.stat(path).st_mode
+        except FileNotFoundError:
+            mode = None
+        if mode is not None and not stat.S_ISREG(mode):
+            # A device or a pipe cannot be replaced; a directory cannot be written
+            # (IsADirectoryError).
+            with open(path, "wb", buffering=0) as device:
+                yield _writer(device)
+            return
+        temporary = f"{path}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
+        if len(os.path.basename(temporary)) > 255:  # NAME_MAX everywhere
+            temporary = os.path.join(os.path.dirname(path), os.path.basename(temporary)[-255:])
+        file = open(temporary, "xb", buffering=0)  # noqa: SIM115 - closed before it is renamed
+    try:
+        with file:
+            yield _writer(file)
+            with os_errors():
+                if mode is not None:
+                    os.chmod(temporary, stat.S_IMODE(mode))
+                os.fsync(file.fileno())
+        with os_errors():
+            os.replace(temporary, path)
+    except BaseException:
+        # Whatever went wrong is worth more than that the temporary file cannot be removed.
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _writer(file: Any) -> Callable[[bytes], object]:
+    def write(data: bytes) -> None:
+        view = memoryview(data)
+        with os_errors():
+            while view:
+                # A raw file may take less than it was given.
+                view = view[file.write(view) :]
+
+    return write

@@ -1,0 +1,190 @@
+"""Metadata is a JSON object: what that means, and when two of its values are equal.
+
+One rule for all stores, so that what one takes the others take, and what one finds they all find.
+The JSON of RFC 8259, without duplicate names, NaN and infinities; text that encodes to UTF-8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import isfinite
+from typing import Any
+
+# Deeper values could not be read back everywhere: json's scanner recurses, and older
+# interpreters count that against the limit of 1000 frames which the caller has begun to use up.
+MAX_DEPTH = 200
+
+_PLAIN = frozenset({int, bool, type(None)})
+_SAFE_INT = 1 << 63
+
+
+def normalise(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a deep copy of plain JSON types, or raise TypeError or ValueError.
+
+    Tuples become lists; subclasses of the JSON types become those types.
+    """
+    if not isinstance(metadata, dict):
+        raise TypeError(f"metadata is a dict, not {type(metadata).__name__}: {metadata!r:.80}")
+    try:
+        return _object(metadata, MAX_DEPTH)
+    except RecursionError:
+        raise ValueError("metadata is nested too deeply") from None
+
+
+def _object(value: dict[Any, Any], depth: int) -> dict[str, Any]:
+    if depth <= 0:
+        raise ValueError(
+            f"metadata is nested more than {MAX_DEPTH} levels deep, or contains itself"
+        )
+    result = {}
+    for name, item in value.items():
+        if not isinstance(name, str):
+            raise TypeError(f"names in metadata are str, not {type(name).__name__}: {name!r:.80}")
+        kind = type(item)
+        if kind is str and item.isascii():
+            pass
+        elif kind not in _PLAIN or kind is int:
+            item = _value(item, depth)
+        result[name if type(name) is str and name.isascii() else _text(name)] = item
+    return result
+
+
+def _value(value: Any, depth: int) -> Any:
+    if value is None or value is True or value is False:
+        return value
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, int):
+        value = int(value)
+        if not -_SAFE_INT < value < _SAFE_INT:
+            # Python refuses to write very long integers (CVE-2020-10735), so no store could keep
+            # them.
+            str(value)
+        return value
+    if isinstance(value, float):
+        if not isfinite(value):
+            raise ValueError(f"metadata is JSON, which has no {float(value)}")
+        return float(value)
+    if isinstance(value, dict):
+        return _object(value, depth - 1)
+    if isinstance(value, list | tuple):
+        if depth <= 1:
+            raise ValueError(
+                f"metadata is nested more than {MAX_DEPTH} levels deep, or contains itself"
+            )
+        return [_value(item, depth - 1) for item in value]
+    raise TypeError(f"metadata is JSON, which has no {type(value).__name__}: {value!r:.80}")
+
+
+def _text(value: str) -> str:
+    value = str.__str__(value)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"text in metadata must encode to UTF-8: {value!a:.80}") from error
+    return value
+
+
+def check_names(select: Iterable[str] | None) -> list[str] | None:
+    """Return the names to select as a list, None for all of them."""
+    if select is None:
+        return None
+    if isinstance(select, str):
+        raise TypeError(f"select is an iterable of names, not one str: {select!r}")
+    names = list(select)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"names in select are str, not {type(name).__name__}: {name!r:.80}")
+    return names
+
+
+def copy_of(metadata: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, Any]:
+    """Return a deep copy of normalised metadata, only of `names` where these are given."""
+    if names is not None:
+        metadata = {name: metadata[name] for name in names if name in metadata}
+    return {
+        name: value if type(value) not in _CONTAINERS else _copy(value)
+        for name, value in metadata.items()
+    }
+
+
+_CONTAINERS = frozenset({dict, list, tuple})
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _copy(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copy(item) for item in value]
+    return value
+
+
+def check_criteria(where: Mapping[str, Any] | None, named: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what a query asks for as one normalised dict, None if nothing can fulfil it."""
+    criteria = normalise(named)
+    if where is not None:
+        if not isinstance(where, Mapping):
+            raise TypeError(f"where is a mapping, not {type(where).__name__}: {where!r:.80}")
+        for name, value in normalise(dict(where)).items():
+            if name in criteria and not equal(criteria[name], value):
+                return None
+            criteria[name] = value
+    return criteria
+
+
+def matches(metadata: Mapping[str, Any], criteria: Mapping[str, Any]) -> bool:
+    """Whether every criterion is there and equal."""
+    return all(
+        name in metadata and equal(metadata[name], value) for name, value in criteria.items()
+    )
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Equality of JSON values: 1 and 1.0 are equal, 1 and True are not."""
+    if isinstance(one, dict):
+        return (
+            isinstance(other, dict)
+            and len(one) == len(other)
+            and all(name in other and equal(item, other[name]) for name, item in one.items())
+        )
+    if isinstance(one, list | tuple):
+        return (
+            isinstance(other, list | tuple)
+            and len(one) == len(other)
+            and all(map(equal, one, other))
+        )
+    # bool is a subclass of int, but true is no number in JSON.
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
+def dumps(metadata: Mapping[str, Any]) -> str:
+    """Write normalised metadata as JSON, compact and in ASCII."""
+    import json
+
+    return json.dumps(metadata, separators=(",", ":"), allow_nan=False)
+
+
+def loads(text: str | bytes) -> dict[str, Any]:
+    """Read metadata that may have been written by anybody; ValueError if it is none.
+
+    What other programs write need not keep our rules in full (NaN, say), but it must be a JSON
+    object.
+    """
+    import json
+
+    try:
+        metadata = json.loads(text)
+    except RecursionError:
+        raise ValueError("the metadata is nested too deeply") from None
+    if type(metadata) is not dict:
+        raise ValueError("the metadata is no JSON object")
+    return metadata
+
+
+def digest(*parts: object) -> str:
+    """A short text that changes when one of `parts` (numbers, text, normalised metadata) does."""
+    import json
+    from hashlib import blake2b
+
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=repr)
+    return blake2b(text.encode(), digest_size=12).hexdigest()

@@ -1,0 +1,72 @@
+"""Progress of data in and out of a store, as events; nothing is made where nobody listens."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from ..events.progress_events import ProgressManager
+from .events import StoreProgressEndEvent, StoreProgressStartEvent, StoreProgressStepEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from .value import Value
+
+
+class StoreProgressManager(ProgressManager):
+    """A ProgressManager whose events are StoreProgressEvents."""
+
+    StartEventType = StoreProgressStartEvent
+    StepEventType = StoreProgressStepEvent
+    EndEventType = StoreProgressEndEvent
+
+
+_NOBODY: AbstractContextManager[None] = nullcontext()
+
+
+def has_listeners(manager: Any, kind: type) -> bool:
+    """Whether an event of this class would be noticed; True where the manager cannot tell."""
+    ask = getattr(manager, "has_listeners", None)
+    return True if ask is None else bool(ask(kind))
+
+
+def progress_wanted(manager: Any) -> bool:
+    """Whether anybody wants to see progress."""
+    return any(
+        has_listeners(manager, kind)
+        for kind in (StoreProgressStartEvent, StoreProgressStepEvent, StoreProgressEndEvent)
+    )
+
+
+def progress(
+    store: Any,
+    message: str,
+    key: str | None,
+    metadata: Callable[[], dict[str, Any]],
+    size: int | None,
+) -> AbstractContextManager[Callable[..., object] | None]:
+    """Return a context manager that gives what is to be called as ``progress(step=bytes_so_far)``.
+
+    It gives None where nobody listens.
+    """
+    manager = store.event_manager
+    if not progress_wanted(manager):
+        return _NOBODY
+    return StoreProgressManager(
+        manager,
+        source=store,
+        message=message if key is None else f"{message} {key}",
+        steps=-1 if size is None else size,
+        key=key,
+        metadata=metadata(),
+        unit="B",
+    )
+
+
+def store_progress(
+    store: Any, message: str, key: str, value: Value
+) -> AbstractContextManager[Callable[..., object] | None]:
+    """As progress(), for reading a value."""
+    return progress(store, message, key, lambda: value.metadata, value.size)

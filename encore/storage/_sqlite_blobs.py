@@ -1,0 +1,151 @@
+"""Large values in rows of chunks.
+
+The row of the key holds a number in its data column, the blob's; chunk n of the blob is the row of
+the chunks table whose id is ``number << 24 | n``. All chunks but the last are of one size. Numbers
+are random and never used again, so that a number that is still there is still the same blob.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from ._metadata import copy_of
+from ._streams import Source, source_stream
+from .errors import StoreError
+from .file_value import OpenFile
+from .value import Value
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+    from .base_store import Head
+
+CHUNK = 65536
+_SHIFT = 24
+
+
+def new_number() -> int:
+    """Return a number for a blob; ids must fit into 63 bits."""
+    return int.from_bytes(os.urandom(5), "big") >> 2 | 1 << 37
+
+
+def chunk_rows(number: int, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Return the rows of a blob that is read from a file."""
+    for n, chunk in enumerate(iter(lambda: file.read(CHUNK), b"")):
+        yield number << _SHIFT | n, chunk
+
+
+class Blobs:
+    """The table of chunks, seen through one connection."""
+
+    def __init__(self, connection: sqlite3.Connection, table: str) -> None:
+        self._connection = connection
+        self._table = table
+
+    def size(self, number: int) -> int | None:
+        """Return the size of a blob, None if it is gone."""
+        row = self._connection.execute(
+            f"SELECT id, length(bytes) FROM {self._table} WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1",
+            _ids(number),
+        ).fetchone()
+        return None if row is None else (row[0] - (number << _SHIFT)) * CHUNK + row[1]
+
+    def read(self, number: int, size: int, position: int) -> bytes:
+        """Return a part of a blob."""
+        first, skip = divmod(position, CHUNK)
+        last = (position + size - 1) // CHUNK
+        base = number << _SHIFT
+        if first == last:
+            # Only the part that is wanted is copied.
+            row = self._connection.execute(
+                f"SELECT substr(bytes, ?, ?) FROM {self._table} WHERE id = ?",
+                (skip + 1, size, base | first),
+            ).fetchone()
+            return b"" if row is None else bytes(row[0])
+        rows = self._connection.execute(
+            f"SELECT bytes FROM {self._table} WHERE id BETWEEN ? AND ? ORDER BY id",
+            (base | first, base | last),
+        ).fetchall()
+        return b"".join(row[0] for row in rows)[skip : skip + size]
+
+    def delete(self, number: int) -> None:
+        """Delete a blob."""
+        self._connection.execute(
+            f"DELETE FROM {self._table} WHERE id BETWEEN ? AND ?", _ids(number)
+        )
+
+
+def _ids(number: int) -> tuple[int, int]:
+    return number << _SHIFT, (number + 1 << _SHIFT) - 1
+
+
+class Snapshot:
+    """A blob read through a connection of its own, whose read transaction keeps it: a `Source`."""
+
+    #: How many there are in this process.
+    count = 0
+
+    def __init__(self, store: Any, handle: Any, number: int, size: int) -> None:
+        Snapshot.count += 1
+        self.size = size
+        self._store = store
+        self._handle = handle
+        self._number = number
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+
+    def pread(self, size: int, position: int, /) -> bytes:
+        if os.getpid() != self._process:
+            raise StoreError(
+                "a value of a database cannot be read in a child process: get it there"
+            )
+        with self._lock, self._store.sqlite_errors():
+            return self._handle.blobs.read(self._number, size, position)  # type: ignore[no-any-return]
+
+    def __del__(self) -> None:
+        Snapshot.count -= 1
+
+
+class LateBlobValue(Value):
+    """A blob that nothing keeps: read when it is asked for, a StoreError if it was changed since."""
+
+    def __init__(self, store: Any, key: str, number: int, head: Head) -> None:
+        self._store = store
+        self._key = key
+        self._number = number
+        self._metadata = head.metadata or {}
+        self.size = head.size
+        self.created = head.created
+        self.modified = head.modified
+        self.etag = head.etag
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return copy_of(self._metadata)
+
+    @property
+    def data(self) -> BinaryIO:
+        return self.range()
+
+    def range(self, start: int | None = None, end: int | None = None) -> BinaryIO:
+        return source_stream(self._kept(), start, end)
+
+    def _kept(self) -> Source:
+        # An open stream must keep what it has opened.
+        with self._store.temporary_file() as file:
+            position = 0
+            while position < (self.size or 0):
+                piece = self._store.read_blob(
+                    self._number, min(16 * CHUNK, (self.size or 0) - position), position
+                )
+                if not piece:
+                    raise StoreError(
+                        f"{self._key!r} was changed since it was looked up", key=self._key
+                    )
+                file.write(piece)
+                position += len(piece)
+            file.flush()
+            return OpenFile(os.dup(file.fileno()), position)

@@ -1,0 +1,135 @@
+"""Transaction contexts for stores that derive from the contract alone.
+
+DummyTransactionContext is for stores that have no transactions, SimpleTransactionContext for those
+that define ``_begin_transaction``, ``_commit_transaction`` and ``_rollback_transaction``. Leaf
+stores built on BaseStore need neither.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from .events import StoreModificationEvent, StoreTransactionEndEvent, StoreTransactionStartEvent
+
+if TYPE_CHECKING:
+    from .abstract_store import AbstractReadOnlyStore
+
+_Self = TypeVar("_Self", bound="DummyTransactionContext")
+
+# class -> store id -> context; a context holds its store, so that an id cannot come back while it
+# is in here.
+_live: WeakKeyDictionary[type, WeakValueDictionary[int, Any]] = WeakKeyDictionary()
+
+
+class DummyTransactionContext:
+    """A context manager that does nothing, for stores without transactions; one at a time for each store.
+
+    Parameters
+    ----------
+    store : AbstractReadOnlyStore
+    """
+
+    store: AbstractReadOnlyStore
+
+    def __new__(cls: type[_Self], store: AbstractReadOnlyStore) -> _Self:
+        contexts = _live.setdefault(cls, WeakValueDictionary())
+        context: _Self | None = contexts.get(id(store))
+        if context is None:
+            context = super().__new__(cls)
+            context.store = store
+            context._prepare()
+            # Of two threads that come here at once one wins.
+            context = contexts.setdefault(id(store), context)
+        return context
+
+    def _prepare(self) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.store!r}>"
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        return None
+
+
+class SimpleTransactionContext(DummyTransactionContext):
+    """A transaction over a store's begin, commit and rollback; only the outermost of nested ones counts.
+
+    The store's modification events are kept back: they are delivered in order after the commit,
+    and dropped after a rollback.
+
+    Parameters
+    ----------
+    store : AbstractReadOnlyStore
+    """
+
+    def _prepare(self) -> None:
+        self._depth = 0
+        self._held: list[StoreModificationEvent] = []
+
+    def begin(self) -> None:
+        """Begin: the store's ``_begin_transaction()``, where there is one."""
+        self._call("_begin_transaction")
+
+    def commit(self) -> None:
+        """Commit: the store's ``_commit_transaction()``, where there is one."""
+        self._call("_commit_transaction")
+
+    def rollback(self) -> None:
+        """Roll back: the store's ``_rollback_transaction()``, where there is one."""
+        self._call("_rollback_transaction")
+
+    def _call(self, name: str) -> None:
+        method = getattr(self.store, name, None)
+        if method is not None:
+            method()
+
+    def _hold(self, event: StoreModificationEvent) -> None:
+        self._held.append(event)
+        event.mark_as_handled()
+
+    def __enter__(self: _Self) -> _Self:
+        assert isinstance(self, SimpleTransactionContext)
+        if self._depth == 0:
+            self.begin()
+            manager = self.store.event_manager
+            self._held = []
+            manager.connect(
+                StoreModificationEvent,
+                self._hold,
+                filter={"source": self.store},
+                priority=sys.maxsize,
+            )
+            manager.emit(StoreTransactionStartEvent(self.store))
+        self._depth += 1
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        self._depth -= 1
+        if self._depth:
+            return
+        state = "failed"
+        try:
+            if kind is None:
+                try:
+                    self.commit()
+                    state = "done"
+                except BaseException:
+                    self.rollback()
+                    raise
+            else:
+                self.rollback()
+        finally:
+            manager = self.store.event_manager
+            manager.disconnect(StoreModificationEvent, self._hold)
+            manager.emit(StoreTransactionEndEvent(self.store, state=state))
+            held, self._held = self._held, []
+            if state == "done":
+                for event in held:
+                    event._handled = False
+                    manager.emit(event)

@@ -1,0 +1,595 @@
+"""The base of leaf stores: keys checked, metadata normalised, events, progress, conditions, transactions.
+
+Each of these has its one home here. A leaf store adds hooks, which may rely on checked arguments
+and a connected store:
+
+=================  ==================================================================================
+to read            ``_read``, ``_head``, ``_scan``; ``_list`` and ``_holds`` to be faster
+to connect         ``_open``, ``_close``
+to write           ``_stage`` and ``_discard`` (bytes on their way, outside all locks), ``_save``, ``_remove``
+to be atomic       ``_begin``, ``_commit``, ``_rollback``; ``_savepoint``, ``_rollback_to``, ``_release``
+=================  ==================================================================================
+
+Every method that writes is a unit of work between ``_begin`` and ``_commit``, a transaction is a
+longer one, and whatever is done inside a unit of the same thread (by a listener, or by a finalizer
+that the garbage collector runs) is nested in it by a savepoint.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn
+from weakref import WeakSet
+
+from ..events.package_globals import get_event_manager
+from ._changes import Change, ChangeTeller, ThreadState, TransactionContext, Unit
+from ._keys import check_key, check_page, key_matcher, literal_prefix
+from ._metadata import check_criteria, check_names, copy_of, digest, normalise
+from ._progress import progress
+from ._streams import (
+    BUFFER_SIZE,
+    Readable,
+    as_bytes,
+    buffer_iterator,
+    check_bounds,
+    check_buffer_size,
+    check_readable,
+)
+from .abstract_store import AbstractReadOnlyStore, AbstractStore
+from .errors import PreconditionError, StoreError
+from .events import StoreDeleteEvent, StoreSetEvent, StoreUpdateEvent
+from .value import Value, check_value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+    from ..events.abstract_event_manager import BaseEventManager
+
+    Metadata = dict[str, Any]
+
+__all__ = ["BaseReadOnlyStore", "BaseStore", "Head"]
+
+
+class Head(NamedTuple):
+    """What a leaf store knows of a key without its data; metadata is None if it is damaged."""
+
+    metadata: dict[str, Any] | None
+    created: float
+    modified: float
+    size: int
+
+    @property
+    def etag(self) -> str:
+        return digest(self.created, self.modified, self.size, self.metadata)
+
+
+class Condition(NamedTuple):
+    """``if_match`` or ``if_none_match``."""
+
+    etag: str | None
+
+    @classmethod
+    def of(cls, if_match: str | None, if_none_match: str | None) -> Condition | None:
+        if if_match is None and if_none_match is None:
+            return None
+        if if_match is not None and if_none_match is not None:
+            raise ValueError("either if_match or if_none_match, not both")
+        if if_none_match is None:
+            if not isinstance(if_match, str):
+                raise TypeError(f"if_match is an etag, not {type(if_match).__name__}: {if_match!r}")
+            return cls(if_match)
+        if not isinstance(if_none_match, str):
+            raise TypeError(
+                f"if_none_match is '*', not {type(if_none_match).__name__}: {if_none_match!r}"
+            )
+        if if_none_match != "*":
+            raise ValueError(f"if_none_match is '*', not {if_none_match!r}")
+        return cls(None)
+
+    def check(self, key: str, head: Head | None) -> None:
+        if self.etag is None:
+            if head is not None:
+                raise PreconditionError(f"{key!r} is there already", key=key)
+        elif head is None:
+            raise PreconditionError(f"{key!r} is not there", key=key)
+        elif head.etag != self.etag:
+            raise PreconditionError(f"{key!r} has changed", key=key)
+
+
+# A lock that another thread held at the time of a fork would stay locked in the child for ever.
+_stores: WeakSet[BaseReadOnlyStore] | None = None
+
+
+def _remember(store: BaseReadOnlyStore) -> None:
+    global _stores  # noqa: PLW0603 - made on first use, so that importing has no effect
+    if _stores is None:
+        _stores = WeakSet()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_after_fork)
+    _stores.add(store)
+
+
+def _after_fork() -> None:
+    for store in list(_stores or ()):
+        store._forked()
+
+
+def no_positional_manager(*arguments: object) -> None:
+    """Raise TypeError if one of the arguments is an event manager, as in texts older than 0.8."""
+    from ..events.abstract_event_manager import BaseEventManager
+
+    if any(isinstance(argument, BaseEventManager) for argument in arguments):
+        raise TypeError("the event manager is given by name: event_manager=...")
+
+
+class BaseReadOnlyStore(ChangeTeller, AbstractReadOnlyStore):
+    """The base of leaf stores that can only be read.
+
+    Parameters
+    ----------
+    event_manager : BaseEventManager, optional
+    """
+
+    #: Whether the store refuses to work before connect().
+    _must_connect = True
+
+    #: Attributes that are made anew in another process.
+    _transient: frozenset[str] = frozenset({"event_manager", "_state", "_connected"})
+
+    def __init__(self, *, event_manager: BaseEventManager | None = None) -> None:
+        super().__init__(event_manager=event_manager)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make the transient attributes."""
+        self._state = ThreadState()
+        _remember(self)
+
+    def _forked(self) -> None:
+        """Make the store usable in the child after a fork."""
+        self._state = ThreadState()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in self._transient}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.event_manager = get_event_manager()
+        self._prepare()
+
+    # Hooks
+
+    def _open(self, credentials: Any) -> None:
+        """Acquire what the store needs."""
+
+    def _close(self) -> None:
+        """Release it."""
+
+    def _read(self, key: str) -> Value:
+        """Return a value that stays what it is now; KeyError(key) if there is none."""
+        raise NotImplementedError
+
+    def _head(self, key: str) -> Head | None:
+        """Return what is known of a key, None if there is none; its metadata are not copied."""
+        raise NotImplementedError
+
+    def _scan(self, criteria: Metadata) -> Iterator[tuple[str, Metadata]]:
+        """Return keys and metadata that match, from a snapshot or a walk that is safe; metadata are not copied."""
+        raise NotImplementedError
+
+    def _list(self, prefix: str = "") -> Iterable[str]:
+        """Return all keys that begin with `prefix`, and others as it suits; a snapshot or a safe walk."""
+        return (key for key, _ in self._scan({}))
+
+    def _page(self, prefix: str, start_after: str | None, limit: int | None) -> Iterator[str]:
+        """Return a page of keys in code point order."""
+        return super().keys(prefix, start_after, limit)
+
+    def _holds(self, key: str) -> bool:
+        return self._head(key) is not None
+
+    # Life cycle
+
+    def connect(self, credentials: Any = None) -> None:
+        if not self._connected:
+            self._open(credentials)
+            self._connected = True
+
+    def disconnect(self) -> None:
+        if self._state.unit is not None:
+            raise StoreError("a store cannot be disconnected inside its own transaction")
+        if self._connected:
+            self._connected = False
+            self._close()
+
+    def _check_connected(self) -> None:
+        if not self._connected and self._must_connect:
+            raise StoreError(f"{self!r} is not connected")
+
+    # Reading
+
+    def get(self, key: str) -> Value:
+        key = check_key(key)
+        self._check_connected()
+        return self._read(key)
+
+    def get_data_range(
+        self, key: str, start: int | None = None, end: int | None = None
+    ) -> BinaryIO:
+        key = check_key(key)
+        check_bounds(start, end)
+        self._check_connected()
+        return self._read(key).range(start, end)
+
+    def get_metadata(self, key: str, select: Iterable[str] | None = None) -> Metadata:
+        key = check_key(key)
+        names = check_names(select)
+        self._check_connected()
+        head = self._head(key)
+        if head is None:
+            raise KeyError(key)
+        if head.metadata is None:
+            self._damaged(key)
+        return copy_of(head.metadata, names)
+
+    def _damaged(self, key: str) -> NoReturn:
+        raise StoreError(f"the metadata of {key!r} in {self!r} are damaged", key=key)
+
+    def exists(self, key: str) -> bool:
+        key = check_key(key)
+        self._check_connected()
+        return self._holds(key)
+
+    def query(
+        self,
+        /,
+        select: Iterable[str] | None = None,
+        *,
+        where: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[tuple[str, Metadata]]:
+        names = check_names(select)
+        criteria = check_criteria(where, kwargs)
+        self._check_connected()
+        if criteria is None:
+            return iter(())
+        return ((key, copy_of(metadata, names)) for key, metadata in self._scan(criteria))
+
+    def query_keys(
+        self, /, *, where: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Iterator[str]:
+        check_names(kwargs.pop("select", None))
+        criteria = check_criteria(where, kwargs)
+        self._check_connected()
+        if criteria is None:
+            return iter(())
+        return (key for key, _ in self._scan(criteria)) if criteria else iter(self._list())
+
+    def glob(self, pattern: str) -> Iterator[str]:
+        match = key_matcher(pattern)
+        self._check_connected()
+        return filter(match, self._list(literal_prefix(pattern)))
+
+    def keys(
+        self, prefix: str = "", start_after: str | None = None, limit: int | None = None
+    ) -> Iterator[str]:
+        check_page(prefix, start_after, limit)
+        self._check_connected()
+        return self._page(prefix, start_after, limit)
+
+
+class BaseStore(BaseReadOnlyStore, AbstractStore):
+    """The base of leaf stores.
+
+    Parameters
+    ----------
+    event_manager : BaseEventManager, optional
+    """
+
+    _clock: Callable[[], float] = staticmethod(time.time)
+
+    # Hooks
+
+    def _stage(self, chunks: Iterator[bytes], size: int | None) -> Any:
+        """Take in data, outside all locks, and return what stands for them; `size` is a hint.
+
+        What the iterator raises passes through, and then nothing may be left behind.
+        """
+        raise NotImplementedError
+
+    def _discard(self, staged: Any) -> None:
+        """Drop what _stage() returned; called also after _save() has used it."""
+
+    def _save(self, key: str, staged: Any, head: Head) -> None:
+        """Put staged data under a key, or keep the data it has (those of a new key are empty) if `staged` is None.
+
+        The size in `head` is not to be relied on.
+        """
+        raise NotImplementedError
+
+    def _remove(self, key: str) -> None:
+        """Remove a key that is there."""
+        raise NotImplementedError
+
+    def _begin(self) -> None:
+        """Keep other writers out."""
+        raise NotImplementedError
+
+    def _commit(self) -> None:
+        """Make what was done since _begin() visible to all, and let other writers in; or raise."""
+        raise NotImplementedError
+
+    def _rollback(self) -> None:
+        """Undo what was done since _begin() and let other writers in; called also if _begin() or _commit() raised."""
+        raise NotImplementedError
+
+    def _savepoint(self) -> Any:
+        """Return what stands for the state of the unit of work now."""
+        raise NotImplementedError
+
+    def _rollback_to(self, savepoint: Any) -> None:
+        """Go back to a savepoint."""
+        raise NotImplementedError
+
+    def _release(self, savepoint: Any) -> None:
+        """A savepoint is needed no more."""
+
+    # Units of work
+
+    def _perform(self, step: Callable[[], Change]) -> list[Change]:
+        """Run a step that makes one change as a unit of work; return the changes that are to be told now."""
+        state = self._state
+        unit = state.unit
+        if unit is not None:
+            savepoint, count = self._savepoint(), len(unit.changes)
+            try:
+                unit.changes.append(step())
+            except BaseException:
+                del unit.changes[count:]
+                self._rollback_to(savepoint)
+                raise
+            self._release(savepoint)
+            return []
+        state.unit = unit = Unit()
+        try:
+            self._begin()
+            change = step()
+            self._commit()
+        except BaseException:
+            self._rollback()
+            raise
+        finally:
+            state.unit = None
+        # Changes of whatever was nested in the step come first: they were made before it was over.
+        return [*unit.changes, change]
+
+    def _enter(self, notes: str) -> None:
+        self._check_connected()
+        unit = self._state.unit
+        if unit is not None:
+            unit.marks.append((self._savepoint(), len(unit.changes)))
+            return
+        self._state.unit = Unit()
+        try:
+            self._begin()
+        except BaseException:
+            self._state.unit = None
+            self._rollback()
+            raise
+        self._tell_transaction(None)
+
+    def _leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any
+    ) -> None:
+        succeeded = kind is None
+        unit = self._state.unit
+        if unit is None:
+            raise StoreError("this thread has no transaction to leave")
+        if unit.marks:
+            savepoint, count = unit.marks.pop()
+            if succeeded:
+                self._release(savepoint)
+            else:
+                del unit.changes[count:]
+                self._rollback_to(savepoint)
+            return
+        done = False
+        try:
+            if succeeded:
+                self._commit()
+                done = True
+        finally:
+            self._state.unit = None
+            if not done:
+                self._rollback()
+            self._tell_transaction("done" if done else "failed")
+        if done:
+            for change in unit.changes:
+                self._tell(change)
+
+    def transaction(self, notes: str = "") -> AbstractContextManager[Any]:
+        return TransactionContext(self, notes)
+
+    def info(self) -> dict[str, Any]:
+        return {**super().info(), "transactional": True, "conditional": True}
+
+    # Writing
+
+    def set(
+        self,
+        key: str,
+        value: Value | tuple[Readable, Metadata],
+        buffer_size: int = BUFFER_SIZE,
+        *,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> None:
+        key = check_key(key)
+        check_buffer_size(buffer_size)
+        condition = Condition.of(if_match, if_none_match)
+        if isinstance(value, Value):
+            self._check_connected()
+            with value.data as stream:
+                self._write(
+                    key, stream, normalise(value.metadata), value.size, buffer_size, condition
+                )
+            return
+        source, metadata = check_value(value)
+        metadata = normalise(metadata)
+        self._check_connected()
+        self._write(key, source, metadata, None, buffer_size, condition)
+
+    def set_data(
+        self,
+        key: str,
+        data: Readable,
+        buffer_size: int = BUFFER_SIZE,
+        *,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> None:
+        key = check_key(key)
+        check_buffer_size(buffer_size)
+        check_readable(data)
+        condition = Condition.of(if_match, if_none_match)
+        self._check_connected()
+        self._write(key, data, None, None, buffer_size, condition)
+
+    def set_metadata(
+        self,
+        key: str,
+        metadata: Metadata,
+        *,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> None:
+        self._write_metadata(key, metadata, False, if_match, if_none_match)
+
+    def update_metadata(
+        self,
+        key: str,
+        metadata: Metadata,
+        *,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> None:
+        self._write_metadata(key, metadata, True, if_match, if_none_match)
+
+    def _write_metadata(
+        self,
+        key: str,
+        metadata: Metadata,
+        merge: bool,
+        if_match: str | None,
+        if_none_match: str | None,
+    ) -> None:
+        key = check_key(key)
+        metadata = normalise(metadata)
+        condition = Condition.of(if_match, if_none_match)
+        self._check_connected()
+        for change in self._perform(lambda: self._modify(key, None, metadata, merge, condition)):
+            self._tell(change)
+
+    def delete(
+        self, key: str, *, if_match: str | None = None, if_none_match: str | None = None
+    ) -> None:
+        key = check_key(key)
+        condition = Condition.of(if_match, if_none_match)
+        self._check_connected()
+
+        def step() -> Change:
+            head = self._head(key)
+            if condition is not None:
+                condition.check(key, head)
+            if head is None:
+                raise KeyError(key)
+            self._remove(key)
+            return Change(StoreDeleteEvent, key, head.metadata or {}, self._state.observers)
+
+        for change in self._perform(step):
+            self._tell(change)
+
+    def from_bytes(self, key: str, data: bytes, buffer_size: int = BUFFER_SIZE) -> None:
+        import io
+
+        key = check_key(key)
+        data = as_bytes(data, "from_bytes()")
+        check_buffer_size(buffer_size)
+        self._check_connected()
+        self._write(key, io.BytesIO(data), None, len(data), buffer_size, None)
+
+    def from_file(
+        self, key: str, path: str | os.PathLike[str] | BinaryIO, buffer_size: int = BUFFER_SIZE
+    ) -> None:
+        from ._files import reading
+
+        key = check_key(key)
+        check_buffer_size(buffer_size)
+        self._check_connected()
+        with reading(path) as stream:
+            size = None if stream is path else os.fstat(stream.fileno()).st_size
+            self._write(key, stream, None, size, buffer_size, None)
+
+    def _write(
+        self,
+        key: str,
+        stream: Readable,
+        metadata: Metadata | None,
+        size: int | None,
+        buffer_size: int,
+        condition: Condition | None,
+    ) -> None:
+        if condition is not None:
+            # Asked again when it counts; but a stream should not be used up for nothing.
+            condition.check(key, self._head(key))
+        with progress(
+            self, "Writing", key, lambda: self._shown_metadata(key, metadata), size
+        ) as step:
+            staged = self._stage(buffer_iterator(stream, buffer_size, step), size)
+            try:
+                changes = self._perform(
+                    lambda: self._modify(key, staged, metadata, False, condition)
+                )
+            finally:
+                self._discard(staged)
+        for change in changes:
+            self._tell(change)
+
+    def _shown_metadata(self, key: str, metadata: Metadata | None) -> Metadata:
+        if metadata is None:
+            head = self._head(key)
+            metadata = (head and head.metadata) or {}
+        return copy_of(metadata)
+
+    def _modify(
+        self,
+        key: str,
+        staged: Any,
+        metadata: Metadata | None,
+        merge: bool,
+        condition: Condition | None,
+    ) -> Change:
+        """Write data, metadata or both; one home for the rules of conditions, merging and stamps."""
+        head = self._head(key)
+        if condition is not None:
+            condition.check(key, head)
+        # Whole microseconds: what every store can keep exactly.
+        now = round(self._clock() * 1e6) / 1e6
+        if head is None:
+            if merge:
+                raise KeyError(key)
+            new = Head({} if metadata is None else metadata, now, now, 0)
+        else:
+            if metadata is None or merge:
+                if head.metadata is None:
+                    self._damaged(key)
+                metadata = {**head.metadata, **(metadata or {})}
+            # It moves whatever the clock did.
+            new = Head(
+                metadata, head.created, max(now, round(head.modified * 1e6 + 1) / 1e6), head.size
+            )
+        self._save(key, staged, new)
+        kind = StoreSetEvent if head is None else StoreUpdateEvent
+        return Change(kind, key, metadata if metadata is not None else {}, self._state.observers)

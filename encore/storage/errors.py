@@ -1,0 +1,66 @@
+"""What can go wrong in a store, apart from KeyError, TypeError and ValueError."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["AuthorizationError", "PreconditionError", "StoreError", "StoreOSError"]
+
+
+class StoreError(RuntimeError):
+    """A store could not do what was asked.
+
+    Attributes
+    ----------
+    key : str or None
+        The key it happened to, where there is one.
+    """
+
+    key: str | None = None
+
+    def __init__(self, *args: object, key: str | None = None) -> None:
+        super().__init__(*args)
+        if key is not None:
+            self.key = key
+
+
+class AuthorizationError(StoreError):
+    """The user may not do this."""
+
+
+class PreconditionError(StoreError):
+    """``if_match`` or ``if_none_match`` did not hold; nothing was changed."""
+
+
+class StoreOSError(StoreError, OSError):
+    """The operating system refused; `errno`, `strerror` and `filename` are those of the OSError."""
+
+    def __init__(self, *args: object, key: str | None = None) -> None:
+        # RuntimeError stands first in the order of the bases and would leave errno unset.
+        OSError.__init__(self, *args)
+        if key is not None:
+            self.key = key
+
+    def __str__(self) -> str:
+        return OSError.__str__(self)
+
+
+def from_os_error(error: OSError, key: str | None = None) -> StoreOSError:
+    """Make the StoreOSError that stands for `error`."""
+    args = (error.errno, error.strerror, error.filename) if error.errno is not None else error.args
+    return StoreOSError(*args, key=key)
+
+
+@contextmanager
+def os_errors(key: str | None = None) -> Iterator[None]:
+    """Turn an OSError in the block into a StoreOSError."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        raise from_os_error(error, key) from error

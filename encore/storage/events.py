@@ -1,0 +1,114 @@
+"""The events that stores emit; classes only, no behaviour.
+
+Every event of a store has the store that was called as its `source`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..events.abstract_event_manager import BaseEvent
+from ..events.progress_events import (
+    ProgressEndEvent,
+    ProgressEvent,
+    ProgressStartEvent,
+    ProgressStepEvent,
+)
+
+__all__ = [
+    "StoreDeleteEvent",
+    "StoreEvent",
+    "StoreKeyEvent",
+    "StoreModificationEvent",
+    "StoreProgressEndEvent",
+    "StoreProgressEvent",
+    "StoreProgressStartEvent",
+    "StoreProgressStepEvent",
+    "StoreSetEvent",
+    "StoreTransactionEndEvent",
+    "StoreTransactionEvent",
+    "StoreTransactionStartEvent",
+    "StoreUpdateEvent",
+]
+
+
+class StoreEvent(BaseEvent):
+    """Anything that happens in a store."""
+
+
+class StoreTransactionEvent(StoreEvent):
+    """A transaction begins or ends."""
+
+
+class StoreTransactionStartEvent(StoreTransactionEvent):
+    """A transaction has begun."""
+
+
+class StoreTransactionEndEvent(StoreTransactionEvent):
+    """A transaction is over; the events of its changes follow if it was committed.
+
+    Attributes
+    ----------
+    state : {'done', 'failed'}
+    """
+
+    state: str
+
+
+class StoreKeyEvent(StoreEvent):
+    """Something that concerns one key.
+
+    Attributes
+    ----------
+    key : str
+    metadata : dict
+        A copy that belongs to the event.
+    """
+
+    key: str
+    metadata: dict[str, Any]
+
+
+class StoreModificationEvent(StoreKeyEvent):
+    """A key was changed; the change can already be seen.
+
+    Attributes
+    ----------
+    action : {'set', 'update', 'delete'}
+    """
+
+    action: str
+
+
+class StoreSetEvent(StoreModificationEvent):
+    """A new key came to be."""
+
+    action = "set"
+
+
+class StoreUpdateEvent(StoreModificationEvent):
+    """The data or the metadata of a key that existed was replaced."""
+
+    action = "update"
+
+
+class StoreDeleteEvent(StoreModificationEvent):
+    """A key was deleted; `metadata` is what it had."""
+
+    action = "delete"
+
+
+class StoreProgressEvent(ProgressEvent, StoreKeyEvent):
+    """Data is being moved; steps count bytes, and `unit` is 'B' to say so."""
+
+
+class StoreProgressStartEvent(StoreProgressEvent, ProgressStartEvent):
+    """Data begins to move; `steps` is the size in bytes, -1 if that is not known."""
+
+
+class StoreProgressStepEvent(StoreProgressEvent, ProgressStepEvent):
+    """One more buffer was read; `step` is the number of bytes so far."""
+
+
+class StoreProgressEndEvent(StoreProgressEvent, ProgressEndEvent):
+    """The data has been moved, or could not be: see `exit_state`."""

@@ -1,0 +1,432 @@
+"""A store in the files of one directory: ``<key>.data`` and ``<key>.metadata``.
+
+The directory is that of EnCore 0.8. Other programs may read, put, change and remove such pairs of
+files at any time. How a pair changes as one is said in _pair_directory.py, how keys become file
+names in _filenames.py.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ._filenames import decode, encode, is_digest, is_plain, may_be_old
+from ._pair_directory import DATA, Pair, PairDirectory, Replacement, Staged, Stamps
+from ._streams import ForeignErrors
+from .base_store import Head, no_positional_manager
+from .errors import StoreError, from_os_error, os_errors
+from .file_value import LateFile, OpenFile
+from .overlay_store import LOCK_TIMEOUT, OverlayState, OverlayStore
+from .string_value import StringValue
+from .value import SourceValue, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ..events.abstract_event_manager import BaseEventManager
+
+__all__ = ["FileSystemStore", "FileSystemStoreError", "init_shared_store"]
+
+MAGIC = ".FSStore"
+VERSION = 1
+
+# Values up to this size are read by get() itself: that costs no more than keeping the file open.
+_SMALL = 65536
+
+# Larger values keep their file open, so that they stay what they are; but no more than this many
+# at a time, as processes are commonly given 1024 open files in all.
+_MAX_OPEN = 128
+
+
+class FileSystemStoreError(StoreError):
+    """A directory is no file system store."""
+
+
+def init_shared_store(path: str | os.PathLike[str], magic_fname: str = MAGIC) -> None:
+    """Make a directory a file system store; harmless if it is one.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        Made if it does not exist.
+    magic_fname : str
+        Name of the file that marks it.
+    """
+    root = _absolute(path)
+    magic = os.path.join(root, _check_magic(magic_fname))
+    with os_errors():
+        os.makedirs(root, exist_ok=True)
+        if os.path.exists(magic):
+            return
+        temporary = f"{magic}.{os.urandom(6).hex()}"
+        with open(temporary, "x", encoding="ascii") as file:
+            file.write(f"__version__ = {VERSION}\n")
+        os.replace(temporary, magic)
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    no_positional_manager(path)
+    name = os.fsdecode(os.fspath(path))
+    if not name:
+        raise ValueError("the path of a file system store is not empty")
+    return os.path.abspath(name)
+
+
+def _check_magic(magic_fname: str) -> str:
+    if not isinstance(magic_fname, str):
+        raise TypeError(f"magic_fname is a str, not {type(magic_fname).__name__}: {magic_fname!r}")
+    if (
+        not magic_fname
+        or magic_fname in (".", "..")
+        or os.path.basename(magic_fname) != magic_fname
+    ):
+        raise ValueError(f"magic_fname is the name of a file in the directory, not {magic_fname!r}")
+    return magic_fname
+
+
+class _Record(NamedTuple):
+    """A pair, or what it is to become."""
+
+    head: Head
+    #: New data; None: those that are there.
+    staged: Staged | None
+    stamp: int
+
+
+class _State(OverlayState):
+    staged: list[Staged] | None = None
+
+
+class FileSystemStore(OverlayStore):
+    """A store in the files of one directory, for any number of processes.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        A directory that init_shared_store() has prepared.
+    magic_fname : str
+        Name of the file that marks it.
+    event_manager : BaseEventManager, optional
+    durability : {'power', 'process'}
+        Whether changes survive power loss when a method returns, or only the end of the process.
+
+    Raises
+    ------
+    FileSystemStoreError
+        If the path does not exist, or has no such file.
+
+    Notes
+    -----
+    It needs a local file system with POSIX semantics: atomic rename and flock().
+    """
+
+    _transient = OverlayStore._transient | {"_mutex", "_pairs", "_lock_fd", "_folds"}
+    _state: _State
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        magic_fname: str = MAGIC,
+        *,
+        event_manager: BaseEventManager | None = None,
+        durability: str = "power",
+    ) -> None:
+        self.path = _absolute(path)
+        self.magic_fname = _check_magic(magic_fname)
+        if durability not in ("power", "process"):
+            raise ValueError(f"durability is 'power' or 'process', not {durability!r}")
+        self._durability = durability
+        super().__init__(event_manager=event_manager)
+        self._check_magic_file()
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        self._state = _State()
+        self._mutex = threading.Lock()
+        self._pairs: PairDirectory | None = None
+        self._lock_fd: int | None = None
+        self._folds = False
+
+    def _forked(self) -> None:
+        super()._forked()
+        self._state = _State()
+        self._mutex = threading.Lock()
+        # The parent goes on with its own: locks of flock() belong to what both have open.
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+        if self._pairs is not None:
+            self._pairs.forget()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path!r})"
+
+    def info(self) -> dict[str, Any]:
+        return {**super().info(), "durable": self._durability, "streaming": True, "path": self.path}
+
+    def _check_magic_file(self) -> None:
+        if not os.path.isdir(self.path):
+            raise FileSystemStoreError(f"there is no directory {self.path!r}")
+        try:
+            with open(
+                os.path.join(self.path, self.magic_fname), encoding="utf-8", errors="replace"
+            ) as file:
+                text = file.read(1000)
+        except OSError as error:
+            raise FileSystemStoreError(
+                f"{self.path!r} is no file system store: it has no {self.magic_fname!r} (see init_shared_store)"
+            ) from error
+        name, _, version = text.partition("=")
+        if name.strip() == "__version__" and version.strip().isdecimal() and int(version) > VERSION:
+            raise FileSystemStoreError(
+                f"{self.path!r} was made by a newer encore: version {version.strip()}"
+            )
+
+    # Life cycle
+
+    def _open(self, credentials: Any) -> None:
+        self._check_magic_file()
+        self._pairs = PairDirectory(self.path, self._durability == "power")
+        # Where it finds a file by a name in the other case, a name proves nothing.
+        self._folds = os.path.lexists(os.path.join(self.path, self.magic_fname.swapcase()))
+
+    def _close(self) -> None:
+        pairs, self._pairs = self._pairs, None
+        with self._mutex:
+            if pairs is not None:
+                pairs.close()
+            if self._lock_fd is not None:
+                os.close(self._lock_fd)
+                self._lock_fd = None
+
+    @property
+    def _directory(self) -> PairDirectory:
+        pairs = self._pairs
+        if pairs is None:
+            raise StoreError(f"{self!r} is not connected")
+        return pairs
+
+    # Names
+
+    def _name(self, key: str) -> str:
+        """Return the file name under which a key is, or would be."""
+        name = encode(key)
+        if name == key or not may_be_old(key) or self._directory.holds(name):
+            return name
+        return key if self._directory.holds(key) and self._is_exact(key) else name
+
+    def _is_exact(self, name: str) -> bool:
+        return not self._folds or name + DATA in os.listdir(self.path)
+
+    def _keys_and_names(self) -> list[tuple[str, str]]:
+        found: dict[str, str] = {}
+        for name in self._directory.names():
+            key = self._key(name)
+            # Where a key is there under its old name too, the new one counts.
+            if key is not None and (key not in found or name != key):
+                found[key] = name
+        return list(found.items())
+
+    def _key(self, name: str) -> str | None:
+        if is_plain(name):
+            return name
+        if is_digest(name):
+            try:
+                with open(f"{self.path}/{name}.key", encoding="utf-8", newline="") as file:
+                    key = file.read(2000)
+            except (OSError, UnicodeDecodeError):
+                return None
+            return key if encode(key) == name else None
+        key = decode(name) or name
+        try:
+            key.encode()
+        except UnicodeEncodeError:
+            # A name that is no UTF-8 is no key of ours.
+            return None
+        return key
+
+    # Reading
+
+    def _load(self, key: str) -> _Record | None:
+        with os_errors(key):
+            pair = self._directory.look(self._name(key))
+        return None if pair is None else _record(pair)
+
+    def _load_all(self) -> Iterable[tuple[str, _Record]]:
+        with os_errors():
+            names = self._keys_and_names()
+        return self._walk(names)
+
+    def _walk(self, names: list[tuple[str, str]]) -> Iterator[tuple[str, _Record]]:
+        for key, name in names:
+            with os_errors(key):
+                pair = self._directory.look(name)
+            if pair is not None:
+                yield key, _record(pair)
+
+    def _load_keys(self) -> Iterable[str]:
+        with os_errors():
+            return [key for key, _ in self._keys_and_names()]
+
+    def _holds(self, key: str) -> bool:
+        overlay = self._state.overlay
+        if overlay is not None and key in overlay:
+            return overlay[key] is not None
+        with os_errors(key):
+            return self._directory.holds(self._name(key))
+
+    def _head_of(self, key: str, record: _Record) -> Head:
+        return record.head
+
+    def _read(self, key: str) -> Value:
+        overlay = self._state.overlay
+        record = overlay.get(key) if overlay else None
+        with os_errors(key):
+            if overlay is not None and key in overlay:
+                if record is None:
+                    raise KeyError(key)
+                if record.staged is not None:
+                    assert record.staged.path is not None
+                    file = OpenFile(
+                        os.open(record.staged.path, os.O_RDONLY | os.O_CLOEXEC), record.staged.size
+                    )
+                    return self._value(key, record.head, file)
+            name = self._name(key)
+            found = self._directory.open(name)
+            if found is None:
+                raise KeyError(key)
+            pair, file = found
+            return self._value(
+                key, _record(pair).head if record is None else record.head, file, pair, name
+            )
+
+    def _value(
+        self, key: str, head: Head, file: OpenFile, pair: Pair | None = None, name: str = ""
+    ) -> Value:
+        metadata = head.metadata
+        if metadata is None:
+            self._damaged(key)
+        if file.size <= _SMALL:
+            data = file.pread(file.size, 0)
+            if len(data) < file.size:
+                data += b"".join(iter(lambda: file.pread(_SMALL, len(data)), b""))
+            return StringValue.of_normalised(data, metadata, head.created, head.modified)
+        source: OpenFile | LateFile = file
+        if OpenFile.count > _MAX_OPEN and pair is not None:
+            source = LateFile(f"{self.path}/{name}{DATA}", pair.status)
+        return SourceValue(source, metadata, head.created, head.modified, head.etag)
+
+    # Writing
+
+    def _lock(self) -> None:
+        import fcntl
+
+        deadline = time.monotonic() + LOCK_TIMEOUT
+        if not self._mutex.acquire(timeout=LOCK_TIMEOUT):
+            raise StoreError(f"{self!r} is locked by another thread")
+        try:
+            pairs = self._directory
+            with os_errors():
+                if self._lock_fd is None:
+                    pairs.start()
+                    self._lock_fd = os.open(
+                        f"{pairs.folder}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
+                    )
+                    self._wait(fcntl, deadline)
+                    pairs.sweep()
+                else:
+                    self._wait(fcntl, deadline)
+                    if pairs.has_journal():
+                        pairs.recover()
+        except BaseException:
+            self._release_file_lock()
+            self._mutex.release()
+            raise
+
+    def _wait(self, fcntl: Any, deadline: float) -> None:
+        pause = 0.0002
+        while True:
+            try:
+                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                # flock() cannot wait for a limited time.
+                if time.monotonic() > deadline:
+                    raise StoreError(f"{self!r} is locked by another process") from None
+                time.sleep(pause)
+                pause = min(2 * pause, 0.01)
+
+    def _release_file_lock(self) -> None:
+        import fcntl
+
+        if self._lock_fd is not None:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+
+    def _unlock(self) -> None:
+        self._release_file_lock()
+        self._mutex.release()
+
+    def _stage(self, chunks: Iterator[bytes], size: int | None) -> Staged:
+        foreign = ForeignErrors(chunks)
+        try:
+            return self._directory.stage(foreign)
+        except OSError as error:
+            if error is foreign.error:
+                raise
+            raise from_os_error(error) from error
+
+    def _discard(self, staged: Staged) -> None:
+        if not staged.taken:
+            staged.remove()
+
+    def _make(self, key: str, old: _Record | None, staged: Staged | None, head: Head) -> _Record:
+        if staged is None and old is None:
+            with os_errors(key):
+                staged = self._directory.stage(())
+        if staged is not None:
+            staged.taken = True
+            if self._state.staged is None:
+                self._state.staged = []
+            self._state.staged.append(staged)
+            return _Record(head._replace(size=staged.size), staged, staged.stamp)
+        assert old is not None
+        return _Record(head, old.staged, old.stamp)
+
+    def _apply(self, overlay: dict[str, Any]) -> None:
+        pairs = self._directory
+        with os_errors():
+            replacements, removals = [], []
+            for key, record in overlay.items():
+                name = self._name(key)
+                if record is not None:
+                    if is_digest(name) and not os.path.lexists(f"{self.path}/{name}.key"):
+                        pairs.write_new(f"{name}.key", key.encode())
+                    replacements.append(self._replacement(name, record))
+                elif pairs.holds(name):
+                    removals.append(name)
+            if len(replacements) == 1 and not removals:
+                pairs.replace(replacements[0])
+            elif len(removals) == 1 and not replacements:
+                pairs.remove(removals[0])
+            elif replacements or removals:
+                pairs.commit(replacements, removals)
+
+    @staticmethod
+    def _replacement(name: str, record: _Record) -> Replacement:
+        head = record.head
+        assert head.metadata is not None
+        created, modified = (max(0, round(stamp * 1e6)) for stamp in (head.created, head.modified))
+        return Replacement(
+            name, record.staged, head.metadata, Stamps(created, modified, record.stamp)
+        )
+
+    def _clean(self) -> None:
+        staged, self._state.staged = self._state.staged, None
+        for each in staged or ():
+            each.remove()
+
+
+def _record(pair: Pair) -> _Record:
+    return _Record(Head(pair.metadata, pair.created, pair.modified, pair.size), None, pair.stamp)

@@ -1,0 +1,209 @@
+"""The base of leaf stores that keep the changes of a unit of work aside until it is committed.
+
+The overlay of a thread maps keys to the records they will have, None for those that will be gone.
+Reads of that thread look there first; nobody else sees it. Beneath it, a store adds hooks:
+
+=============================  ==============================================================================
+``_lock``, ``_unlock``         keep other writers out
+``_load``, ``_load_all``       committed records, of one key and of all
+``_make``                      a record from staged data and a head
+``_head_of``, ``_value_of``    what a record says
+``_apply``                     make records visible, all at once, or raise and change nothing
+``_clean``                     the unit of work is over; drop what it left
+=============================  ==============================================================================
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._changes import ThreadState
+from ._metadata import matches
+from .base_store import BaseStore, Head
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .value import Value
+
+    Metadata = dict[str, Any]
+
+# Seconds that a writer waits for another one, which may be a transaction of any length. SQLite's
+# advice for its own busy timeout is "several seconds"; all our stores wait as long.
+LOCK_TIMEOUT = 30.0
+
+_ABSENT: Any = object()
+
+
+class OverlayState(ThreadState):
+    """What a store knows of the calling thread."""
+
+    #: Keys and their records to be, in a unit of work.
+    overlay: dict[str, Any] | None = None
+    #: What the overlay held before each change, for savepoints.
+    undo: list[tuple[str, Any]]
+    locked = False
+
+
+class OverlayStore(BaseStore):
+    """The base of leaf stores that keep the changes of a unit of work aside.
+
+    Parameters
+    ----------
+    event_manager : BaseEventManager, optional
+    """
+
+    _state: OverlayState
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        self._state = OverlayState()
+
+    def _forked(self) -> None:
+        self._state = OverlayState()
+
+    # Hooks
+
+    def _lock(self) -> None:
+        raise NotImplementedError
+
+    def _unlock(self) -> None:
+        raise NotImplementedError
+
+    def _load(self, key: str) -> Any:
+        raise NotImplementedError
+
+    def _load_all(self) -> Iterable[tuple[str, Any]]:
+        raise NotImplementedError
+
+    def _load_keys(self) -> Iterable[str]:
+        return [key for key, _ in self._load_all()]
+
+    def _make(self, key: str, old: Any, staged: Any, head: Head) -> Any:
+        raise NotImplementedError
+
+    def _head_of(self, key: str, record: Any) -> Head:
+        raise NotImplementedError
+
+    def _value_of(self, key: str, record: Any) -> Value:
+        raise NotImplementedError
+
+    def _apply(self, overlay: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def _clean(self) -> None:
+        pass
+
+    # Reading
+
+    def _record(self, key: str) -> Any:
+        overlay = self._state.overlay
+        if overlay is not None and key in overlay:
+            return overlay[key]
+        return self._load(key)
+
+    def _read(self, key: str) -> Value:
+        record = self._record(key)
+        if record is None:
+            raise KeyError(key)
+        return self._value_of(key, record)
+
+    def _head(self, key: str) -> Head | None:
+        record = self._record(key)
+        return None if record is None else self._head_of(key, record)
+
+    def _scan(self, criteria: Metadata) -> Iterator[tuple[str, Metadata]]:
+        return self._filter(self._heads(), criteria)
+
+    def _heads(self) -> Iterable[tuple[str, Head]]:
+        """Return keys and heads; the committed ones are a snapshot made now."""
+        records = self._load_all()
+        overlay = dict(self._state.overlay or {})
+        if not overlay:
+            return ((key, self._head_of(key, record)) for key, record in records)
+        committed = (
+            (key, self._head_of(key, record)) for key, record in records if key not in overlay
+        )
+        pending = (
+            (key, self._head_of(key, record))
+            for key, record in overlay.items()
+            if record is not None
+        )
+        return (item for items in (committed, pending) for item in items)
+
+    @staticmethod
+    def _filter(
+        heads: Iterable[tuple[str, Head]], criteria: Metadata
+    ) -> Iterator[tuple[str, Metadata]]:
+        # A damaged record matches nothing and hides nothing.
+        for key, head in heads:
+            metadata = head.metadata
+            if metadata is not None and (not criteria or matches(metadata, criteria)):
+                yield key, metadata
+
+    def _list(self, prefix: str = "") -> Iterable[str]:
+        keys = self._load_keys()
+        overlay = self._state.overlay
+        if not overlay:
+            return keys
+        return [
+            *(key for key in keys if key not in overlay),
+            *(key for key, record in overlay.items() if record is not None),
+        ]
+
+    # Writing
+
+    def _begin(self) -> None:
+        state = self._state
+        state.overlay = {}
+        state.undo = []
+        self._lock()
+        state.locked = True
+
+    def _finish(self) -> None:
+        state = self._state
+        state.overlay = None
+        state.undo = []
+        try:
+            self._clean()
+        finally:
+            if state.locked:
+                state.locked = False
+                self._unlock()
+
+    def _commit(self) -> None:
+        if self._state.overlay:
+            self._apply(self._state.overlay)
+        self._finish()
+
+    def _rollback(self) -> None:
+        self._finish()
+
+    def _savepoint(self) -> int:
+        return len(self._state.undo)
+
+    def _rollback_to(self, savepoint: int) -> None:
+        state = self._state
+        assert state.overlay is not None
+        while len(state.undo) > savepoint:
+            key, record = state.undo.pop()
+            if record is _ABSENT:
+                del state.overlay[key]
+            else:
+                state.overlay[key] = record
+
+    def _release(self, savepoint: int) -> None:
+        # An outer savepoint may still need what was noted since.
+        pass
+
+    def _put(self, key: str, record: Any) -> None:
+        state = self._state
+        assert state.overlay is not None
+        state.undo.append((key, state.overlay.get(key, _ABSENT)))
+        state.overlay[key] = record
+
+    def _save(self, key: str, staged: Any, head: Head) -> None:
+        self._put(key, self._make(key, self._record(key), staged, head))
+
+    def _remove(self, key: str) -> None:
+        self._put(key, None)

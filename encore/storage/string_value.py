@@ -1,0 +1,65 @@
+"""A value in memory."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from ._metadata import copy_of, digest, normalise
+from ._streams import as_bytes, slice_bounds
+from .value import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["StringValue"]
+
+
+class StringValue(Value):
+    """A value whose data are bytes in memory.
+
+    Parameters
+    ----------
+    data : bytes
+    metadata : dict, optional
+    created, modified : float, optional
+        Seconds since the Unix epoch.
+    """
+
+    def __init__(
+        self,
+        data: bytes = b"",
+        metadata: Mapping[str, Any] | None = None,
+        created: float | None = None,
+        modified: float | None = None,
+    ) -> None:
+        self._data = data if type(data) is bytes else as_bytes(data, "data")
+        self._metadata: Mapping[str, Any] = {} if metadata is None else normalise(metadata)
+        self.size = len(self._data)
+        self.created = created
+        self.modified = modified
+
+    @classmethod
+    def of_normalised(
+        cls, data: bytes, metadata: Mapping[str, Any], created: float | None, modified: float | None
+    ) -> StringValue:
+        """Make a value of metadata that need be neither checked nor copied."""
+        value = cls(data, None, created, modified)
+        value._metadata = metadata
+        return value
+
+    @property
+    def etag(self) -> str:  # type: ignore[override]
+        return digest(self.created, self.modified, self.size, self._metadata)
+
+    @property
+    def data(self) -> BinaryIO:
+        return io.BytesIO(self._data)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return copy_of(self._metadata)
+
+    def range(self, start: int | None = None, end: int | None = None) -> BinaryIO:
+        begin, stop = slice_bounds(start, end, self.size or 0)
+        return io.BytesIO(self._data[begin:stop])

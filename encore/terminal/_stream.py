@@ -1,0 +1,124 @@
+"""What a stream can do: terminal, size, colours, characters; and writing that never fails."""
+
+from __future__ import annotations
+
+import os
+
+from ._format import Style
+
+__all__ = ["Stream"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import TextIO
+
+_PROBE = "━╸─⠋✓✗…"
+_DEFAULT_SIZE = (80, 24)
+
+
+class Stream:
+    """A text stream that may be a terminal, may be a file, and may break.
+
+    Parameters
+    ----------
+    stream : text file or None
+        Anything with `write(str)`; `flush`, `isatty`, `fileno` and `encoding` are used where they
+        exist and work. None, which `sys.stderr` is in a program without a console, takes everything
+        and shows nothing.
+    environ : mapping, optional
+        The environment, `os.environ` by default.
+    """
+
+    __slots__ = ("_ascii", "_environ", "_stream", "broken", "encoding", "style", "terminal")
+
+    def __init__(self, stream: TextIO | None, environ: Mapping[str, str] | None = None) -> None:
+        self._stream = stream
+        self._environ = environ = os.environ if environ is None else environ
+        self._ascii = False
+        self.broken = stream is None
+        try:
+            tty = bool(stream.isatty()) if stream is not None else False
+        except Exception:  # no such method, a closed file, or a stand-in that can do nothing
+            tty = False
+        try:
+            encoding = getattr(stream, "encoding", None)
+        except Exception:
+            encoding = None
+        self.encoding: str | None = encoding if isinstance(encoding, str) else None
+        term = environ.get("TERM", "")
+        #: Whether the cursor can be moved.
+        self.terminal = tty and term != "dumb"
+        # The console of the Linux kernel has neither heavy lines nor Braille in its fonts.
+        unicode = term != "linux" and self._takes(_PROBE)
+        # https://no-color.org: set to anything but the empty string.
+        self.style = Style(unicode, self.terminal and not environ.get("NO_COLOR"))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._stream!r})"
+
+    def _takes(self, text: str) -> bool:
+        if self.encoding is None:
+            return True
+        try:
+            text.encode(self.encoding)
+        except (UnicodeError, LookupError):
+            return False
+        return True
+
+    def size(self) -> tuple[int, int]:
+        """Columns and lines of the terminal, as they are now."""
+        try:
+            fd = self._stream.fileno()  # type: ignore[union-attr]
+            width, height = os.get_terminal_size(fd)
+        except (
+            Exception
+        ):  # no descriptor, no terminal, closed: the documents of io allow anything here
+            width = height = 0
+        return width or self._from_environ("COLUMNS", 0), height or self._from_environ("LINES", 1)
+
+    def _from_environ(self, name: str, which: int) -> int:
+        try:
+            return (
+                int(self._environ[name]) if int(self._environ[name]) > 0 else _DEFAULT_SIZE[which]
+            )
+        except (KeyError, ValueError):
+            return _DEFAULT_SIZE[which]
+
+    def write(self, text: str) -> None:
+        """Write and flush; a stream that fails is left alone from then on.
+
+        Characters that it cannot take become '?'.
+        """
+        if self.broken:
+            return
+        try:
+            self._write(text)
+        except BlockingIOError:
+            pass  # a terminal that cannot take more at the moment will get the next repaint
+        except (
+            Exception
+        ):  # a pipe without reader, a closed file, a full disk: nothing the program should end for
+            self.broken = True
+
+    def _write(self, text: str) -> None:
+        stream = self._stream
+        if TYPE_CHECKING:
+            assert stream is not None
+        if not text.isascii():
+            # Ours to replace: the error handlers of a stream can write more columns than there are.
+            encoding = "ascii" if self._ascii else self.encoding or "utf-8"
+            try:
+                text = text.encode(encoding, "replace").decode(encoding)
+            except LookupError:
+                text = text.encode("ascii", "replace").decode("ascii")
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:
+            # It does not take what it said it would.
+            self._ascii = True
+            self.style = Style(unicode=False, color=self.style.color)
+            stream.write(text.encode("ascii", "replace").decode("ascii"))
+        flush = getattr(stream, "flush", None)
+        if flush is not None:
+            flush()
