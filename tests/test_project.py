@@ -62,9 +62,13 @@ source_tree = pytest.mark.skipif(
 
 def child(*arguments, cwd=None, **environment):
     """Run this interpreter; the package under test can be imported whatever the directory."""
+    return run(sys.executable, "-W", "error", *arguments, cwd=cwd, **environment)
+
+
+def run(*command, cwd, **environment):
     path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        [sys.executable, "-W", "error", *arguments],
+        command,
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": path, **environment},
         capture_output=True,
@@ -293,12 +297,45 @@ def test_tour_of_the_readme_runs_and_prints_what_it_says(tmp_path):
     assert child("-c", tour, cwd=tmp_path) == output
 
 
+@pytest.mark.skipif(os.name != "posix", reason="the commands are for a POSIX shell")
+def test_commands_of_the_readme_run_one_after_the_other(tmp_path):
+    (commands,) = literal_blocks(README.read_text("utf-8"), "::")
+    (tmp_path / "photos" / "2024").mkdir(parents=True)
+    (tmp_path / "photos" / "2024" / "lake.png").write_bytes(b"pixels")
+    (tmp_path / "notes.txt").write_text("the contents of notes.txt")
+    script = 'python() { "$PYTHON" -W error "$@"; }\n' + commands
+    out = run("sh", "-euc", script, cwd=tmp_path, PYTHON=sys.executable)
+    assert out.count("2024/lake.png") == 2
+    assert "the contents of notes.txt" in out
+
+
 def test_readme_sets_up_and_tests_in_one_line():
     # .ci/run executes this very line.
     lines = [line.strip() for line in README.read_text("utf-8").splitlines()]
     (line,) = [line for line in lines if line.startswith("python3 -m venv")]
     assert ".[test]" in line
     assert line.endswith("-m pytest")
+
+
+def test_table_of_the_readme_says_what_the_stores_say(tmp_path):
+    from encore.storage.api import open_store
+
+    rows = [line.split() for line in README.read_text("utf-8").splitlines() if "Store   " in line]
+    stores = {row[0]: row[1:] for row in rows if row[0] != "Store"}
+    assert set(stores) == {"DictMemoryStore", "SqliteStore", "FileSystemStore", "DirectoryStore"}
+    for kind, (name, transactional, conditional, streaming, durable) in stores.items():
+        name = name.strip("`").replace("PATH", str(tmp_path / kind))
+        if kind == "DirectoryStore":
+            (tmp_path / kind).mkdir()
+        info = open_store(name, create=True).info()
+        assert info["type"] == kind
+        said = {"yes": True, "no": False, "read-only": False}
+        assert info["readonly"] == (transactional == "read-only")
+        assert info["transactional"] == said[transactional]
+        assert info["conditional"] == said[conditional]
+        assert info["streaming"] == said[streaming]
+        if durable != "read-only":
+            assert (info["durable"] != "none") == said[durable]
 
 
 def archive(folder):
@@ -343,7 +380,8 @@ def test_example_backup(tmp_path):
 
 
 def test_example_progress(tmp_path):
-    assert run_example("progress.py", cwd=tmp_path) == "20000000 bytes stored; 0 operations running\n"
+    expected = "20000000 bytes stored; 0 operations running\n"
+    assert run_example("progress.py", cwd=tmp_path) == expected
 
 
 def test_example_custom_store(tmp_path):

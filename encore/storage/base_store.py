@@ -374,11 +374,11 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
         self._state.unit = Unit()
         try:
             self._begin()
+            self._tell_transaction(None)
         except BaseException:
             self._state.unit = None
             self._rollback()
             raise
-        self._tell_transaction(None)
 
     def _leave(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any

@@ -8,7 +8,7 @@ from ._metadata import equal
 from ._progress import StoreProgressManager, has_listeners
 from ._streams import BUFFER_SIZE, BufferIteratorIO
 from .abstract_store import AbstractReadOnlyStore, AbstractStore
-from .errors import StoreError
+from .errors import PreconditionError, StoreError
 from .events import StoreProgressEndEvent, StoreProgressStartEvent, StoreProgressStepEvent
 from .value import Value
 
@@ -223,15 +223,12 @@ class _Copier:
     def transfer(self, key: str, value: Value) -> bool:
         """Do what there is to do for a key; return whether anything was written."""
         target = self.target
-        if self.on_conflict == "skip" and target.exists(key):
-            return False
+        if self.on_conflict == "skip":
+            return not target.exists(key) and self.create(key, value)
         try:
             there = target.get(key)
         except KeyError:
-            # Of two writers that find it missing only one may win.
-            only_new = {} if self.on_conflict == "overwrite" else {"if_none_match": "*"}
-            self.write(key, value, only_new)
-            return True
+            return self.create(key, value)
         if value.etag is not None and value.etag == there.etag:
             return False
         if not self.is_same_data(value, there):
@@ -243,6 +240,18 @@ class _Copier:
         if equal(metadata, there.metadata):
             return False
         target.set_metadata(key, metadata, **self.condition({"if_match": there.etag}))
+        return True
+
+    def create(self, key: str, value: Value) -> bool:
+        """Write a key that was not there a moment ago; return whether that was so still."""
+        try:
+            only_new = {} if self.on_conflict == "overwrite" else {"if_none_match": "*"}
+            self.write(key, value, only_new)
+        except PreconditionError:
+            # Somebody else was faster.
+            if self.on_conflict == "skip":
+                return False
+            raise
         return True
 
     def write(self, key: str, value: Value, condition: dict[str, Any]) -> None:

@@ -188,13 +188,12 @@ class DirectoryStore(BaseReadOnlyStore):
             if key is None:
                 continue
             inside = key.endswith("/")
-            if not key.startswith(prefix) and not (inside and prefix.startswith(key)):
-                continue
-            if start_after is not None and key <= start_after:
-                # What is in the directory may still come behind.
-                if not (inside and start_after.startswith(key)):
-                    continue
-            found.append((key, entry))
+            # What is in a directory may begin with the prefix, or come behind, though it does not.
+            wanted = key.startswith(prefix) or (inside and prefix.startswith(key))
+            if wanted and start_after is not None:
+                wanted = key > start_after or (inside and start_after.startswith(key))
+            if wanted:
+                found.append((key, entry))
         return sorted(found, key=lambda item: item[0], reverse=True)
 
     def _files(self, prefix: str = "", start_after: str | None = None) -> Iterator[str]:

@@ -150,8 +150,9 @@ def _called(
         found: Any = import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
-            message = f"{name!r} names no store: there is no module {error.name!r}"
-            raise ValueError(message) from error
+            raise ValueError(
+                f"{name!r} names no store: there is no module {error.name!r}; known are {_KNOWN}"
+            ) from error
         raise StoreError(f"{name!r}: the module cannot be imported: {error}") from error
     except Exception as error:
         raise StoreError(f"{name!r}: the module cannot be imported: {error!r}") from error

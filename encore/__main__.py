@@ -1,0 +1,434 @@
+"""The command line: ``python -m encore``.
+
+Results go to standard output, everything else to standard error. Wrong use is one line and exit
+status 2, what fails is one line and 1, Control-C is 130.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from encore.storage.abstract_store import AbstractReadOnlyStore, AbstractStore
+
+__all__ = ["main"]
+
+PROGRAM = "python -m encore"
+
+FAILED = 1
+WRONG_USE = 2
+# What a shell reports of a program that SIGINT or SIGPIPE has ended.
+INTERRUPTED = 130
+NOBODY_READS = 141
+
+DESCRIPTION = "Look into stores, change them, and copy between them."
+
+STORES = """\
+A STORE is one of
+  sqlite:PATH       a database file
+  fs:PATH           a file system store: a directory of data and metadata
+  dir:PATH          any directory, read-only
+  memory:           an empty store in memory
+  module:callable   what your callable returns, say mystores:open_archive
+put and copy make the database or directory they write to if there is none.
+"""
+
+EXAMPLES = """\
+examples:
+  python -m encore copy dir:photos sqlite:photos.db --match '*.jpg'
+  python -m encore ls sqlite:photos.db '2024/*'
+  python -m encore query sqlite:photos.db type=image/jpeg --select size
+  python -m encore cat sqlite:photos.db 2024/lake.jpg > lake.jpg
+  python -m encore put sqlite:photos.db notes notes.txt author=me stars=5
+  date | python -m encore put fs:journal today -
+  python -m encore rm fs:journal today
+  python -m encore info dir:photos
+  python -m encore demo
+
+Write -- before arguments that begin with a dash. The exit status is 0 if all
+went well, 1 if something failed, 2 for wrong use.
+"""
+
+
+class WrongUse(Exception):
+    """The command line asks for what makes no sense."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise WrongUse(f"{message} (--help says more)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        What follows the program's name; by default that of the process.
+
+    Returns
+    -------
+    int
+        The exit status.
+    """
+    if hasattr(sys.stdout, "reconfigure"):
+        # What the encoding of standard output lacks is shown as an escape.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        arguments = _parser().parse_args(argv)
+        status: int = arguments.run(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
+    except SystemExit as end:
+        # --help and --version.
+        return int(end.code or 0)
+    except WrongUse as error:
+        _complain(error)
+        return WRONG_USE
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        _drop_output()
+        return NOBODY_READS
+    except Exception as error:
+        _drop_output()
+        if _was_interrupted(error):
+            _complain("interrupted")
+            return INTERRUPTED
+        _complain(_reason(error))
+        return FAILED
+
+
+def _complain(message: object) -> None:
+    # Without a standard error print() would take standard output.
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(f"{PROGRAM}: {_one_line(str(message))}", file=sys.stderr, flush=True)
+
+
+def _was_interrupted(error: BaseException) -> bool:
+    # Control-C may strike between any two steps, so that closing a store afterwards fails as well.
+    context = error.__context__
+    return context is not None and (
+        isinstance(context, KeyboardInterrupt) or _was_interrupted(context)
+    )
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, KeyError) and error.args:
+        return f"there is no key {error.args[0]!r}"
+    from encore.storage.errors import StoreError
+
+    if isinstance(error, (StoreError, OSError)) and str(error):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _drop_output() -> None:
+    """Forget what cannot be written, so that the interpreter does not try again at its end."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+
+
+# What is read and written
+
+
+def _shown(text: str) -> str:
+    """Return text with escapes for what could move the cursor or end the line."""
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(
+        each if each.isprintable() and each != "\\" else each.encode("unicode_escape").decode()
+        for each in text
+    )
+
+
+def _one_line(text: str) -> str:
+    # A backslash stays: it is in most reprs, and no line need be read back.
+    return "".join(each if each.isprintable() else _shown(each) for each in text)
+
+
+def _json(value: object) -> str:
+    """Return JSON in readable characters, in ASCII where some are not."""
+    import json
+
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except UnicodeEncodeError:
+        readable = False
+    else:
+        readable = text.isprintable()
+    return text if readable else json.dumps(value, default=str).replace("\x7f", "\\u007f")
+
+
+def _key(text: str) -> str:
+    from encore.storage._keys import check_key
+
+    try:
+        return check_key(text)
+    except ValueError as error:
+        raise WrongUse(error) from error
+
+
+def _pattern(text: str | None) -> str | None:
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError as error:
+        raise WrongUse(f"a pattern must encode to UTF-8: {text!a}") from error
+    return text
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, Any]:
+    """Return metadata or criteria from ``name=value``."""
+    from encore.storage._metadata import normalise
+
+    pairs: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise WrongUse(f"{text!a} is not name=value")
+        if name in pairs:
+            raise WrongUse(f"{name!a} is given twice")
+        pairs[name] = _value(value)
+    try:
+        return normalise(pairs)
+    except ValueError as error:
+        raise WrongUse(error) from error
+
+
+def _value(text: str) -> Any:
+    import json
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError):
+        return text
+
+
+@contextmanager
+def _opened(name: str, create: bool = False) -> Iterator[AbstractReadOnlyStore]:
+    from encore.storage.opener import open_store
+
+    try:
+        store = open_store(name, create=create)
+    except ValueError as error:
+        raise WrongUse(error) from error
+    with store:
+        yield store
+
+
+@contextmanager
+def _writable(name: str, create: bool = False) -> Iterator[AbstractStore]:
+    from encore.storage.abstract_store import AbstractStore
+    from encore.storage.errors import StoreError
+
+    with _opened(name, create) as store:
+        if not isinstance(store, AbstractStore):
+            raise StoreError(f"{name!r} can only be read")
+        yield store
+
+
+def _bytes_of(stream: Any, name: str) -> BinaryIO:
+    if stream is None:
+        raise OSError(f"{name} is closed")
+    binary: BinaryIO = stream.buffer
+    return binary
+
+
+# The commands
+
+
+def _copy(arguments: argparse.Namespace) -> int:
+    from encore.events.event_manager import EventManager
+    from encore.storage.copying import copy_store
+    from encore.terminal.progress_display import ProgressDisplay
+
+    match = _pattern(arguments.match)
+    # One of its own: the progress of the whole is shown, not that of each key.
+    events = EventManager()
+    on_conflict = "overwrite" if arguments.overwrite else "error"
+    with (
+        _opened(arguments.source) as source,
+        _writable(arguments.target, create=True) as target,
+        ProgressDisplay(events),
+    ):
+        report = copy_store(
+            source, target, match=match, on_conflict=on_conflict, event_manager=events
+        )
+    for key, error in report.failed.items():
+        _complain(f"{_shown(key)}: {_reason(error)}")
+    print(report)
+    return FAILED if report.failed else 0
+
+
+def _ls(arguments: argparse.Namespace) -> int:
+    pattern = _pattern(arguments.glob)
+    with _opened(arguments.store) as store:
+        for key in store.keys() if pattern is None else sorted(store.glob(pattern)):
+            print(_shown(key))
+    return 0
+
+
+def _query(arguments: argparse.Namespace) -> int:
+    criteria = _pairs(arguments.criteria)
+    with _opened(arguments.store) as store:
+        found = store.query(select=arguments.select, where=criteria)
+        for key, metadata in sorted(found, key=lambda item: item[0]):
+            print(f"{_shown(key)}\t{_json(metadata)}")
+    return 0
+
+
+def _cat(arguments: argparse.Namespace) -> int:
+    key = _key(arguments.key)
+    with _opened(arguments.store) as store:
+        value = store.get(key)
+        output = _bytes_of(sys.stdout, "standard output")
+        for buffer in value.iterdata():
+            output.write(buffer)
+        output.flush()
+    return 0
+
+
+def _put(arguments: argparse.Namespace) -> int:
+    key = _key(arguments.key)
+    metadata = _pairs(arguments.metadata)
+    # Before the store, which is not to be made if there is nothing to put into it.
+    if arguments.file == "-":
+        _put_stream(arguments.store, key, _bytes_of(sys.stdin, "standard input"), metadata)
+    else:
+        with open(arguments.file, "rb") as file:
+            _put_stream(arguments.store, key, file, metadata)
+    return 0
+
+
+def _put_stream(name: str, key: str, stream: BinaryIO, metadata: dict[str, Any]) -> None:
+    with _writable(name, create=True) as store:
+        store.set(key, (stream, metadata))
+
+
+def _rm(arguments: argparse.Namespace) -> int:
+    key = _key(arguments.key)
+    with _writable(arguments.store) as store:
+        store.delete(key)
+    return 0
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    with _opened(arguments.store) as store:
+        for name, value in store.info().items():
+            print(f"{_shown(str(name))}: {value if isinstance(value, str) else _json(value)}")
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from encore._demo import run
+
+    run()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from encore import __version__
+
+    parser = _Parser(
+        prog=PROGRAM,
+        description=DESCRIPTION,
+        epilog=f"{STORES}\n{EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"encore {__version__}")
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", dest="command", required=True
+    )
+
+    def command(run: Any, summary: str, text: str = "") -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            run.__name__.lstrip("_"),
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}. {text}".rstrip(),
+            epilog=STORES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        made.set_defaults(run=run)
+        return made
+
+    copy = command(
+        _copy,
+        "copy what one store has to another",
+        "What is there with the same\n"
+        "data is skipped, so that an interrupted copy goes on; what is there with other\n"
+        "data is left alone and counts as failed, unless --overwrite is given.",
+    )
+    copy.add_argument("source", metavar="SOURCE", help="the store to read")
+    copy.add_argument("target", metavar="TARGET", help="the store to write")
+    copy.add_argument("--overwrite", action="store_true", help="replace other data in the target")
+    copy.add_argument("--match", metavar="GLOB", help="only keys that match: * ? [a-b] [!a]")
+
+    ls = command(
+        _ls,
+        "list keys in order",
+        "Characters that cannot be printed, and the\n"
+        r"backslash, are shown as escapes: \n, \\, \x1b, \u2028.",
+    )
+    ls.add_argument("store", metavar="STORE")
+    ls.add_argument("glob", metavar="GLOB", nargs="?", help="only keys that match: * ? [a-b] [!a]")
+
+    query = command(
+        _query,
+        "list keys and metadata that match",
+        "Each line is a key as ls shows it,\na tab, and the metadata as JSON.",
+    )
+    query.add_argument("store", metavar="STORE")
+    query.add_argument(
+        "criteria", metavar="name=value", nargs="*", help="must be equal; JSON, or else text"
+    )
+    query.add_argument(
+        "--select", metavar="NAME", action="append", help="show only this name; may be repeated"
+    )
+
+    cat = command(_cat, "write the data of a key to standard output")
+    cat.add_argument("store", metavar="STORE")
+    cat.add_argument("key", metavar="KEY")
+
+    put = command(_put, "store a file", "Data and metadata of the key are replaced.")
+    put.add_argument("store", metavar="STORE")
+    put.add_argument("key", metavar="KEY")
+    put.add_argument("file", metavar="FILE", help="its data; - is standard input")
+    put.add_argument(
+        "metadata", metavar="name=value", nargs="*", help="metadata; JSON, or else text"
+    )
+
+    rm = command(_rm, "delete a key")
+    rm.add_argument("store", metavar="STORE")
+    rm.add_argument("key", metavar="KEY")
+
+    info = command(_info, "describe a store")
+    info.add_argument("store", metavar="STORE")
+
+    command(_demo, "a tour on real files, in a temporary directory")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import errno
+import sys
+
+import pytest
+
+from encore.events.event_manager import EventManager
+from encore.storage.dict_memory_store import DictMemoryStore
+from encore.storage.directory_store import DirectoryStore
+from encore.storage.errors import StoreError, StoreOSError
+from encore.storage.filesystem_store import FileSystemStore, FileSystemStoreError
+from encore.storage.opener import open_store
+from encore.storage.sqlite_store import SqliteStore
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def module(folder, monkeypatch):
+    (folder / "opener_example.py").write_text(
+        """\
+from encore.storage.api import DictMemoryStore, StoreError
+
+class Inner:
+    @staticmethod
+    def make(event_manager=None):
+        return DictMemoryStore(event_manager=event_manager)
+
+def plain():
+    return DictMemoryStore()
+
+def anything(**kwargs):
+    assert list(kwargs) == ["event_manager"]
+    return DictMemoryStore(**kwargs)
+
+def positional(event_manager=None, /):
+    assert event_manager is None
+    return DictMemoryStore()
+
+def failing():
+    raise LookupError("no luck")
+
+def refusing():
+    raise StoreError("not today")
+
+def nothing():
+    return None
+
+constant = 1
+"""
+    )
+    (folder / "opener_broken.py").write_text("1 / 0")
+    (folder / "opener_missing.py").write_text("import opener_not_there")
+    monkeypatch.syspath_prepend(folder)
+    yield "opener_example"
+    for name in ("opener_example", "opener_broken", "opener_missing"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("memory:", DictMemoryStore),
+        ("sqlite:new.db", SqliteStore),
+        ("fs:new", FileSystemStore),
+        ("dir:.", DirectoryStore),
+        ("encore.storage.dict_memory_store:DictMemoryStore", DictMemoryStore),
+    ],
+)
+def test_a_name_makes_a_store_that_is_not_connected(name, kind):
+    manager = EventManager()
+    store = open_store(name, create=True, event_manager=manager)
+    assert type(store) is kind
+    assert store.event_manager is manager
+    assert not store.is_connected()
+    with store:
+        assert "type" in store.info()
+
+
+@pytest.mark.parametrize("name", ["sqlite:new.db", "fs:new"])
+def test_what_was_made_can_be_opened(name, folder):
+    with open_store(name, create=True) as store:
+        store.from_bytes("key", b"data")
+    for create in (False, True):
+        with open_store(name, create=create) as store:
+            assert store.to_bytes("key") == b"data"
+
+
+@pytest.mark.parametrize("name", ["sqlite:new.db", "fs:new", "dir:new"])
+def test_what_is_missing_is_not_made_unasked(name, folder):
+    with pytest.raises(StoreOSError, match="new") as caught:
+        open_store(name)
+    assert caught.value.errno == errno.ENOENT
+    assert list(folder.iterdir()) == []
+
+
+def test_a_directory_store_is_never_made(folder):
+    with pytest.raises(StoreOSError):
+        open_store("dir:new", create=True)
+    assert list(folder.iterdir()) == []
+
+
+def test_an_empty_directory_becomes_a_file_system_store(folder):
+    (folder / "new").mkdir()
+    (folder / "new" / ".FSStore.0123").write_bytes(b"left by one that was interrupted")
+    with open_store("fs:new", create=True) as store:
+        store.from_bytes("key", b"data")
+
+
+def test_other_directories_are_left_alone(folder):
+    (folder / "photos").mkdir()
+    (folder / "photos" / "lake.jpg").write_bytes(b"")
+    with pytest.raises(FileSystemStoreError):
+        open_store("fs:photos", create=True)
+    assert [path.name for path in (folder / "photos").iterdir()] == ["lake.jpg"]
+    (folder / "file").write_bytes(b"x")
+    with pytest.raises(StoreError):
+        open_store("fs:file", create=True)
+    assert (folder / "file").read_bytes() == b"x"
+
+
+def test_parents_are_not_made(folder):
+    with pytest.raises(StoreOSError):
+        open_store("fs:no/new", create=True)
+    with pytest.raises(StoreError):
+        open_store("sqlite:no/new.db", create=True).connect()
+    assert list(folder.iterdir()) == []
+
+
+def test_a_path_is_a_path_whatever_it_looks_like(folder):
+    with open_store("sqlite:file:x?mode=memory", create=True) as store:
+        store.from_bytes("key", b"")
+    assert [path.name for path in folder.iterdir()] == ["file:x?mode=memory"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ":", "memory", "x", "x.db", "/etc", "C:\\x", "http://host/x", "http:server"]
+    + ["readonly:x", "nothing:", ":nothing", "a b:c", "json:", "json:d-e", "json:1"]
+    + ["SQLITE:x", "s3:bucket/x"],
+)
+def test_other_names_are_refused_with_a_list_of_the_known(name):
+    known = "memory:, sqlite:PATH, fs:PATH, dir:PATH, module:callable"
+    with pytest.raises(ValueError, match=known):
+        open_store(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["readonly::fs:x", "cache:sqlite:near.db::http://x", "sqlite::memory:", "dir:a::b", "::"],
+)
+def test_names_of_wrappers_are_kept_for_them(name):
+    with pytest.raises(ValueError, match="'::'"):
+        open_store(name, create=True)
+
+
+@pytest.mark.parametrize("name", ["sqlite:", "fs:", "dir:", "memory:x", "dir:a\0b"])
+def test_what_can_be_no_path_is_refused(name, folder):
+    with pytest.raises(ValueError, match=name[:4]):
+        open_store(name, create=True)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [None, 1, b"memory:"])
+def test_a_name_is_a_str(name):
+    with pytest.raises(TypeError):
+        open_store(name)
+
+
+@pytest.mark.parametrize("attribute", ["Inner.make", "plain", "anything", "positional"])
+def test_a_callable_makes_a_store(module, attribute):
+    manager = EventManager()
+    store = open_store(f"{module}:{attribute}", event_manager=manager)
+    assert type(store) is DictMemoryStore
+    assert store.event_manager is manager
+    assert type(open_store(f"{module}:{attribute}")) is DictMemoryStore
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("opener_not_there:make", "no module 'opener_not_there'"),
+        ("opener_not_there.sub:make", "no module 'opener_not_there'"),
+        ("opener_example:absent", "absent"),
+        ("opener_example:constant", "cannot be called"),
+    ],
+)
+def test_a_callable_that_is_not_there_is_a_wrong_name(module, name, message):
+    with pytest.raises(ValueError, match=message):
+        open_store(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("opener_example:failing", "no luck"),
+        ("opener_example:refusing", "not today"),
+        ("opener_example:nothing", "no store but None"),
+        ("opener_broken:make", "ZeroDivisionError"),
+        ("opener_missing:make", "opener_not_there"),
+    ],
+)
+def test_a_callable_that_fails_is_a_store_error(module, name, message):
+    with pytest.raises(StoreError, match=message):
+        open_store(name)
+
+
+def test_a_callable_without_a_signature_is_called_without_arguments():
+    with pytest.raises(StoreError, match=r"no store but \{\}"):
+        open_store("builtins:dict")

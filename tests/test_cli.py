@@ -1,0 +1,556 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import encore
+from encore import __main__ as cli
+from encore.storage.errors import StoreError
+from encore.storage.filesystem_store import FileSystemStore
+from encore.storage.sqlite_store import SqliteStore
+
+ROOT = Path(encore.__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class Result:
+    def __init__(self, status, out, err):
+        self.status = status
+        self.out = out
+        self.err = err
+
+
+@pytest.fixture
+def run(capfdbinary):
+    """Run a command in this process; progress lines do not count as messages."""
+
+    def run(*arguments):
+        capfdbinary.readouterr()
+        status = cli.main(arguments)
+        out, err = capfdbinary.readouterr()
+        return Result(status, out.decode(), err.decode())
+
+    return run
+
+
+@pytest.fixture
+def tree(folder):
+    root = folder / "tree"
+    for name, data in {"a.txt": b"alpha", "b.bin": b"\0\xff", "sub/c.txt": b"gamma"}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def environment(**variables):
+    return {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+
+
+def child(*arguments, **options):
+    options.setdefault("env", environment())
+    options.setdefault("stdout", subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "encore", *arguments],
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def finish(process, data=None):
+    out, err = process.communicate(data, timeout=60)
+    return Result(process.returncode, (out or b"").decode(), err.decode())
+
+
+def assert_one_line(result, status, *words):
+    assert result.status == status
+    lines = result.err.splitlines()
+    assert len(lines) == 1, result.err
+    assert lines[0].startswith("python -m encore: ")
+    for word in words:
+        assert word in lines[0]
+
+
+# copy
+
+
+def test_copy_copies_and_says_how_many(run, tree):
+    result = run("copy", "dir:tree", "sqlite:x.db")
+    assert (result.status, result.out) == (0, "3 copied, 0 skipped, 0 failed\n")
+    assert "100%" in result.err
+    with SqliteStore("x.db") as store:
+        assert store.to_bytes("sub/c.txt") == b"gamma"
+        assert store.get_metadata("sub/c.txt")["type"] == "text/plain"
+
+
+def test_copy_again_skips_what_is_there(run, tree):
+    run("copy", "dir:tree", "fs:x")
+    result = run("copy", "dir:tree", "fs:x")
+    assert (result.status, result.out) == (0, "0 copied, 3 skipped, 0 failed\n")
+
+
+def test_copy_leaves_other_data_alone_unless_told(run, tree):
+    run("copy", "dir:tree", "sqlite:x.db")
+    (tree / "a.txt").write_bytes(b"ALPHA")
+    result = run("copy", "dir:tree", "sqlite:x.db")
+    assert (result.status, result.out) == (1, "0 copied, 2 skipped, 1 failed\n")
+    assert "python -m encore: a.txt: 'a.txt' is there with other data\n" in result.err
+    result = run("copy", "--overwrite", "dir:tree", "sqlite:x.db")
+    assert (result.status, result.out) == (0, "1 copied, 2 skipped, 0 failed\n")
+    assert run("cat", "sqlite:x.db", "a.txt").out == "ALPHA"
+
+
+def test_copy_copies_what_matches(run, tree):
+    run("copy", "dir:tree", "sqlite:x.db", "--match", "*.txt")
+    assert run("ls", "sqlite:x.db").out == "a.txt\nsub/c.txt\n"
+
+
+def test_copy_from_what_is_missing_makes_no_target(run, folder):
+    assert_one_line(run("copy", "dir:no", "sqlite:x.db"), 1, "no")
+    assert list(folder.iterdir()) == []
+
+
+def test_copy_to_what_cannot_be_written_is_refused(run, tree):
+    assert_one_line(run("copy", "dir:tree", "dir:tree"), 1, "'dir:tree' can only be read")
+
+
+# ls, query
+
+
+@pytest.fixture
+def store(folder):
+    with SqliteStore("x.db") as store:
+        for key, metadata in {
+            "plain": {"n": 1, "s": "x"},
+            "two\nlines": {"n": 1.0},
+            "back\\slash": {"n": True},
+            "caf\u00e9 \U0001f600": {"n": None, "text": "\u00e9\x7f\u2028"},
+            "\x1b[31mred\u202e": {},
+        }.items():
+            store.from_bytes(key, key.encode())
+            store.set_metadata(key, metadata)
+        yield store
+
+
+def test_ls_lists_keys_in_order_one_a_line(run, store):
+    assert run("ls", "sqlite:x.db").out.splitlines() == [
+        "\\x1b[31mred\\u202e",
+        "back\\\\slash",
+        "caf\u00e9 \U0001f600",
+        "plain",
+        "two\\nlines",
+    ]
+
+
+def test_ls_lists_what_matches(run, store):
+    assert run("ls", "sqlite:x.db", "*[sn]*").out == "back\\\\slash\nplain\ntwo\\nlines\n"
+
+
+def test_ls_of_an_empty_store_is_empty(run):
+    result = run("ls", "memory:")
+    assert (result.status, result.out, result.err) == (0, "", "")
+
+
+def test_query_prints_key_and_metadata(run, store):
+    result = run("query", "sqlite:x.db", "n=1")
+    assert result.out == 'plain\t{"n": 1, "s": "x"}\ntwo\\nlines\t{"n": 1.0}\n'
+    assert run("query", "sqlite:x.db", "n=true").out == 'back\\\\slash\t{"n": true}\n'
+    assert run("query", "sqlite:x.db", "n=1", "s=x").out == 'plain\t{"n": 1, "s": "x"}\n'
+    assert run("query", "sqlite:x.db", "n=null").out == (
+        'caf\u00e9 \U0001f600\t{"n": null, "text": "\\u00e9\\u007f\\u2028"}\n'
+    )
+    assert len(run("query", "sqlite:x.db").out.splitlines()) == 5
+
+
+def test_query_selects_names(run, store):
+    arguments = ("--select", "s", "--select", "absent")
+    assert run("query", "sqlite:x.db", "s=x", *arguments).out == 'plain\t{"s": "x"}\n'
+    assert run("query", *arguments, "sqlite:x.db", "s=x").out == 'plain\t{"s": "x"}\n'
+
+
+def test_query_takes_any_name(run, folder):
+    with SqliteStore("x.db") as store:
+        store.set_metadata("k", {"select": 1, "where": 2, "odd name": 3, "": 4})
+    assert run("query", "sqlite:x.db", "select=1", "where=2", "odd name=3", "=4").out[:2] == "k\t"
+
+
+# cat, put, rm, info
+
+
+def test_put_and_cat_are_byte_exact(run, folder):
+    data = bytes(range(256)) * 10_000
+    (folder / "file").write_bytes(data)
+    assert run("put", "sqlite:new.db", "key", "file", "n=1", "s=text", 't="1"').status == 0
+    with open("out", "wb") as out:
+        result = finish(child("cat", "sqlite:new.db", "key", stdout=out))
+    assert (result.status, result.err) == (0, "")
+    assert (folder / "out").read_bytes() == data
+    with SqliteStore("new.db") as store:
+        assert store.get_metadata("key") == {"n": 1, "s": "text", "t": "1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1", 1),
+        ("-1.5e3", -1500.0),
+        ("true", True),
+        ("null", None),
+        ('"1"', "1"),
+        ('{"a": [1]}', {"a": [1]}),
+        ("", ""),
+        ("a=b", "a=b"),
+        ("NaN", "NaN"),
+        ("-Infinity", "-Infinity"),
+        ("[1", "[1"),
+        ("True", "True"),
+        ("[" * 100_000, "[" * 100_000),
+    ],
+)
+def test_values_are_json_if_they_parse(text, value):
+    assert cli._pairs([f"x={text}"]) == {"x": value}
+
+
+def test_put_makes_a_file_system_store(run, folder):
+    (folder / "file").write_bytes(b"data")
+    run("put", "fs:new", "key", "file")
+    with FileSystemStore("new") as store:
+        assert store.to_bytes("key") == b"data"
+
+
+def test_put_replaces_data_and_metadata(run, folder, monkeypatch):
+    (folder / "file").write_bytes(b"data")
+    run("put", "sqlite:x.db", "key", "file", "a=1")
+    run("put", "sqlite:x.db", "key", "file", "b=2")
+    assert run("query", "sqlite:x.db").out == 'key\t{"b": 2}\n'
+
+
+def test_put_of_a_missing_file_makes_no_store(run, folder):
+    assert_one_line(run("put", "sqlite:new.db", "key", "no"), 1, "No such file", "no")
+    assert_one_line(run("put", "fs:new", "key", "."), 1, "directory")
+    assert list(folder.iterdir()) == []
+
+
+def test_rm_deletes(run, store):
+    assert run("rm", "sqlite:x.db", "plain").status == 0
+    assert not store.exists("plain")
+    assert_one_line(run("rm", "sqlite:x.db", "plain"), 1, "there is no key 'plain'")
+
+
+@pytest.mark.parametrize("command", ["cat", "rm"])
+def test_a_missing_key_is_one_line(run, store, command):
+    assert_one_line(run(command, "sqlite:x.db", "no\nkey"), 1, r"there is no key 'no\nkey'")
+
+
+def test_arguments_that_begin_with_a_dash_follow_two_dashes(run, folder):
+    (folder / "-file").write_bytes(b"data")
+    assert run("put", "sqlite:x.db", "--", "-key", "-file", "-n=1").status == 0
+    assert run("cat", "sqlite:x.db", "--", "-key").out == "data"
+    assert run("query", "sqlite:x.db", "--", "-n=1").out == '-key\t{"-n": 1}\n'
+
+
+def test_info_describes_the_store(run, tree):
+    lines = run("info", "dir:tree").out.splitlines()
+    assert "type: DirectoryStore" in lines
+    assert "readonly: true" in lines
+
+
+# Wrong use
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([], "COMMAND"),
+        (["frobnicate"], "frobnicate"),
+        (["cop"], "cop"),
+        (["--frobnicate"], "required"),
+        (["copy", "memory:"], "TARGET"),
+        (["copy", "memory:", "memory:", "--over"], "--over"),
+        (["copy", "memory:", "memory:", "x\ny"], r"x\ny"),
+        (["ls"], "STORE"),
+        (["ls", "nonsense"], "memory:, sqlite:PATH"),
+        (["ls", "readonly::fs:x"], "::"),
+        (["ls", "sqlite:"], "path is missing"),
+        (["ls", "no_such_module_anywhere:make"], "no module"),
+        (["cat", "memory:", ""], "not empty"),
+        (["cat", "memory:", "x" * 1025], "1024"),
+        (["cat", "memory:", "\udcff"], "UTF-8"),
+        (["ls", "memory:", "\udcff"], "UTF-8"),
+        (["copy", "memory:", "memory:", "--match", "\udcff"], "UTF-8"),
+        (["query", "memory:", "x"], "'x' is not name=value"),
+        (["query", "memory:", "x=1", "x=2"], "'x' is given twice"),
+        (["query", "memory:", "x=\udcff"], "UTF-8"),
+        (["query", "memory:", "x=1e999"], "inf"),
+        (["put", "sqlite:new.db", "key", "-", "x"], "name=value"),
+        (["put", "sqlite:new.db", "key"], "FILE"),
+    ],
+)
+def test_wrong_use_is_one_line_and_touches_nothing(run, folder, arguments, word):
+    result = run(*arguments)
+    assert_one_line(result, 2, word)
+    assert result.out == ""
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["sqlite:file", "fs:file", "dir:file", "fs:folder", "sqlite:no"])
+def test_what_is_no_store_is_one_line(run, folder, name):
+    (folder / "file").write_bytes(b"this is neither a database nor a directory" * 100)
+    (folder / "folder").mkdir()
+    assert_one_line(run("ls", name), 1, name.partition(":")[2])
+    assert (folder / "file").read_bytes() == b"this is neither a database nor a directory" * 100
+
+
+def test_help_has_examples(run):
+    result = run("--help")
+    assert result.status == 0
+    assert "examples:" in result.out
+    for line in result.out.splitlines():
+        assert len(line) < 80
+    commands = ["copy", "ls", "query", "cat", "put", "rm", "info", "demo"]
+    for command in commands:
+        text = run(command, "--help").out
+        assert text.startswith(f"usage: python -m encore {command}")
+        assert max(map(len, text.splitlines())) < 80
+
+
+def test_version(run):
+    assert run("--version").out == f"encore {encore.__version__}\n"
+
+
+def test_errors_of_any_kind_are_one_line(run, monkeypatch):
+    for error, text in (
+        (RuntimeError("odd\nthing"), r"RuntimeError: odd\nthing"),
+        (KeyError(), "KeyError"),
+        (StoreError(), "StoreError"),
+        (StoreError("back\\slash"), "back\\slash"),
+    ):
+
+        def fail(arguments, error=error):
+            raise error
+
+        monkeypatch.setattr(cli, "_info", fail)
+        fail.__name__ = "_info"
+        assert_one_line(run("info", "memory:"), 1, text)
+
+
+def test_interrupted_is_one_line(run, monkeypatch):
+    def _info(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_info", _info)
+    assert_one_line(run("info", "memory:"), 130, "interrupted")
+
+
+def test_interrupted_is_said_even_if_the_store_cannot_be_closed_then(run, store, monkeypatch):
+    def interrupt(self, key):
+        raise KeyboardInterrupt
+
+    def fail(self):
+        try:
+            raise OSError("of its own")
+        except OSError as error:
+            raise StoreError("cannot be closed") from error
+
+    monkeypatch.setattr(SqliteStore, "get", interrupt)
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteStore, "disconnect", fail)
+        assert_one_line(run("cat", "sqlite:x.db", "plain"), 130, "interrupted")
+
+
+def test_closed_streams_are_an_error(run, store, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert_one_line(run("put", "sqlite:x.db", "key", "-"), 1, "standard input is closed")
+    monkeypatch.setattr(sys, "stdout", None)
+    assert_one_line(run("cat", "sqlite:x.db", "plain"), 1, "standard output is closed")
+    monkeypatch.setattr(sys, "stderr", None)
+    assert run("cat", "sqlite:x.db", "plain").status == 1
+    assert cli.main(["rm", "sqlite:x.db", "plain"]) == 0
+
+
+def test_output_that_breaks_is_dropped(store, monkeypatch):
+    class Broken(io.StringIO):
+        def flush(self):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Broken())
+    assert cli.main(["ls", "sqlite:x.db"]) == 141
+
+
+# In a process of its own
+
+
+def test_a_module_in_the_current_directory_is_found(folder):
+    (folder / "mystores.py").write_text(
+        "from encore.storage.api import DictMemoryStore\n"
+        "def make():\n"
+        "    store = DictMemoryStore()\n"
+        "    store.from_bytes('mine', b'')\n"
+        "    return store\n"
+    )
+    result = finish(child("ls", "mystores:make"))
+    assert (result.status, result.out, result.err) == (0, "mine\n", "")
+
+
+def test_a_dash_is_standard_input_and_output(folder):
+    data = b"from a pipe\n" * 1000
+    result = finish(child("put", "sqlite:x.db", "key", "-", "n=1", stdin=subprocess.PIPE), data)
+    assert (result.status, result.out, result.err) == (0, "", "")
+    assert finish(child("cat", "sqlite:x.db", "key")).out == data.decode()
+
+
+def test_output_in_ascii_is_escaped(store):
+    env = environment(PYTHONIOENCODING="ascii")
+    result = finish(child("ls", "sqlite:x.db", "caf*", env=env))
+    assert (result.status, result.out, result.err) == (0, "caf\\xe9 \\U0001f600\n", "")
+    line = finish(child("query", "sqlite:x.db", "n=null", env=env)).out
+    assert json.loads(line.partition("\t")[2]) == {"n": None, "text": "\u00e9\x7f\u2028"}
+    assert_one_line(finish(child("cat", "sqlite:x.db", "\u20ac", env=env)), 1, "no key")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs byte arguments")
+def test_undecodable_arguments_are_an_error(folder):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "encore", "cat", "memory:", b"\xff"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(PYTHONUTF8="1"),
+    )
+    assert_one_line(finish(process), 2, "UTF-8")
+
+
+def test_a_reader_that_goes_away_ends_it_silently(folder):
+    with SqliteStore("x.db") as store, store.transaction():
+        for number in range(20_000):
+            store.from_bytes(f"{number:08}", b"")
+        store.from_bytes("large", bytes(5_000_000))
+    for arguments in (["ls", "sqlite:x.db"], ["cat", "sqlite:x.db", "large"]):
+        process = child(*arguments)
+        assert process.stdout.read(1)
+        process.stdout.close()
+        process.stdout = None
+        result = finish(process)
+        assert (result.status, result.err) == (141, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_output_that_cannot_be_written_is_an_error(store):
+    with open("/dev/full", "wb") as full:
+        assert_one_line(finish(child("ls", "sqlite:x.db", stdout=full)), 1, "No space")
+
+
+# Interruptions: the source below halts in the middle, says so, and waits to be killed.
+
+HALTING = """\
+import os, sys
+from encore.storage.directory_store import DirectoryStore
+
+class Halting(DirectoryStore):
+    reads = 0
+
+    def get(self, key):
+        self.reads += 1
+        # The first pass over all keys finds the total.
+        if self.reads == 500 + 450:
+            os.write(int(os.environ["READY"]), b"!")
+            os.read(int(os.environ["FOREVER"]), 1)
+        return super().get(key)
+
+def make():
+    return Halting("many")
+"""
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and inherited pipes")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("target", ["sqlite:x.db", "fs:x"])
+def test_an_interrupted_copy_is_whole_and_goes_on(run, folder, number, status, target):
+    many = folder / "many"
+    many.mkdir()
+    for index in range(500):
+        (many / f"{index:03}").write_bytes(b"%d" % index * (index % 50))
+    (folder / "halting.py").write_text(HALTING)
+    ready_out, ready_in = os.pipe()
+    forever_out, forever_in = os.pipe()
+    process = child(
+        "copy",
+        "halting:make",
+        target,
+        env=environment(READY=str(ready_in), FOREVER=str(forever_out)),
+        pass_fds=(ready_in, forever_out),
+    )
+    os.close(ready_in)
+    os.close(forever_out)
+    # An end of file, not a wait without end, if the child dies before.
+    assert os.read(ready_out, 1) == b"!"
+    process.send_signal(number)
+    result = finish(process)
+    os.close(ready_out)
+    os.close(forever_in)
+    assert result.status == status
+    if status == 130:
+        assert result.err.splitlines()[-1] == "python -m encore: interrupted"
+        assert "Traceback" not in result.err
+    keys = run("ls", target).out.split()
+    # What was committed is there, whole; the batch in hand is not.
+    assert len(keys) == 400
+    result = run("copy", "dir:many", target)
+    assert (result.status, result.out) == (0, "100 copied, 400 skipped, 0 failed\n")
+    from encore.storage.opener import open_store
+
+    with open_store(target) as store:
+        assert dict(store.mapping()) == files_of(many)
+
+
+# The documentation
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+def test_the_session_in_the_documentation_is_true(folder):
+    docs = Path(__file__).resolve().parent.parent / "docs"
+    pages = [path for path in docs.rglob("command-line.rst") if "\n    $ " in path.read_text()]
+    if not pages:
+        pytest.skip("the documentation is not here")
+    steps = []
+    for line in pages[0].read_text().partition("    $ ")[2].splitlines():
+        if line.startswith("    $ "):
+            steps.append((line[6:], []))
+        elif line.startswith("    "):
+            steps[-1][1].append(line[4:])
+        elif line:
+            if steps:
+                break
+            steps.append((line, []))
+    assert len(steps) > 10
+    for command, expected in steps:
+        shell = subprocess.run(
+            ["sh", "-c", f'python() {{ "$PYTHON" "$@"; }}\n{command}'],
+            env=environment(PYTHON=sys.executable),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        # Lines of progress are not in the documentation.
+        messages = [line for line in shell.stderr.splitlines() if line.startswith("python ")]
+        lines = messages + shell.stdout.splitlines()
+        if expected[-1:] == ["..."]:
+            del expected[-1]
+            assert lines[: len(expected)] == expected
+        else:
+            assert lines == expected
