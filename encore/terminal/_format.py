@@ -103,12 +103,13 @@ def columns(text: str) -> int:
 
 def _cut(text: str, width: int) -> str:
     """As much of the beginning as fits."""
-    taken = 0
-    for place, size in enumerate(_char_widths(text)):
-        taken += size
-        if taken > width:
-            return text[:place]
-    return text
+    kept = 0
+    for size in _char_widths(text):
+        width -= size
+        if width < 0:
+            break
+        kept += 1
+    return text[:kept]
 
 
 def fit(text: str, width: int, ellipsis: str = "…") -> str:
@@ -126,19 +127,18 @@ def wrap(text: str, width: int, indent: int = 0) -> list[str]:
     lines: list[str] = []
     line = ""
     for word in text.split():
-        if line and columns(line) + 1 + columns(word) <= width:
-            line += f" {word}"
-            continue
-        if line:
+        joined = f"{line} {word}" if line else word
+        if line and columns(joined) > width >= columns(margin + word):
             lines.append(line)
-        line = (margin if lines else "") + word
-        while columns(line) > width:  # a word longer than a line
+            joined = margin + word
+        line = joined
+        while line and columns(line) > width:  # a word longer than a line
             head = _cut(line, width)
-            if not head:  # what is wider than the terminal cannot be shown
-                line = line[1:]
-                continue
-            lines.append(head)
-            line = margin + line[len(head) :]
+            if head:
+                lines.append(head.rstrip())
+                line = margin + line[len(head) :].lstrip()
+            else:
+                line = line[1:]  # what is wider than the terminal cannot be shown
     return [*lines, line] if line.strip() else lines
 
 
@@ -277,9 +277,10 @@ class Widths:
         """Make room for a row."""
         self.label = max(self.label, columns(row.label))
         self.amount = max(self.amount, columns(row.amount), columns(row.widest))
-        # Room for the usual width of numbers that change at each repaint.
-        self.rate = max(self.rate, len(row.rate), 9 if row.rate else 0)
-        self.time = max(self.time, len(row.time), 9 if row.fraction is not None else 0)
+        # Room for what a bar does not know at first, and for numbers that become longer.
+        usual = 9 if row.fraction is not None else 0
+        self.rate = max(self.rate, len(row.rate), 9 if row.rate else usual)
+        self.time = max(self.time, len(row.time), usual)
         if row.fraction is not None:
             self.percent = 4
 
@@ -299,7 +300,9 @@ class Widths:
         def needed() -> int:
             return sum(share + _GAP for share in shares.values() if share)
 
-        for part in ("rate", "amount", "time"):
+        # The least important first: the count says less than the time left, but more than the time
+        # passed.
+        for part in ("rate", "amount", "time") if self.percent else ("rate", "time", "amount"):
             if label + _GAP + bar_min + needed() > width:
                 shares[part] = 0
         bar = bar_min if label + _GAP + bar_min + needed() <= width else 0
@@ -369,9 +372,7 @@ def plain(row: Row, reason: str = "") -> str:
         text for text in (row.amount if row.percent else "", row.rate, row.time) if text
     )
     text = f"{row.label}: " if row.label else ""
-    text += row.percent or row.amount
-    if details:
-        text += f" ({details})"
+    text += f"{row.percent or row.amount} ({details})"
     if row.state == "normal":
         text += ", done"
     return f"{text}, {reason}" if reason else text

@@ -7,6 +7,8 @@ others leave their request with it.
 
 from __future__ import annotations
 
+from _thread import get_ident
+
 from ._format import Widths, columns, fit, line, plain, wrap
 
 __all__ = ["Bars", "Lines", "Screen"]
@@ -98,8 +100,6 @@ class Screen:
 
     def paint(self) -> None:
         """Paint now; if another thread is painting, have it paint once more."""
-        from threading import get_ident
-
         with self._lock:
             if self.closed:
                 return
@@ -133,8 +133,6 @@ class Screen:
 
     def close(self) -> None:
         """Paint the last state and take no more operations; returns when everything is written."""
-        from threading import get_ident
-
         self.paint()
         with self._lock:
             self.closed = True
@@ -180,6 +178,7 @@ class Bars(Screen):
         last_rows = [(operation.row(then), operation.reason()) for operation, then in ended]
         rows = [operation.row(now) for operation in live]
         for row in (*rows, *(row for row, _ in last_rows)):
+            row.label = self.stream.legible(row.label)  # now, since it can become narrower
             self._widths.include(row)
         above = []
         for row, reason in last_rows:
@@ -232,7 +231,9 @@ class Lines(Screen):
     def __init__(
         self, stream: Stream, clock: Callable[[], float], interval: float, patience: float
     ) -> None:
-        super().__init__(stream, clock, interval)
+        # Looked at more often than written, so that a line comes soon after its tenth is reached.
+        super().__init__(stream, clock, interval / 8)
+        self.spacing = interval
         self.patience = patience
         self._said: dict[Operation, tuple[float, int, str]] = {}
 
@@ -254,7 +255,7 @@ class Lines(Screen):
             then, tenth, amount = self._said.setdefault(operation, (now, 0, row.amount))
             further = int((row.fraction or 0) * 10)
             passed = now - then
-            if (passed >= self.interval and further > tenth) or (
+            if (passed >= self.spacing and further > tenth) or (
                 passed >= self.patience and row.amount != amount
             ):
                 texts.append(plain(row))

@@ -85,6 +85,19 @@ class Stream:
         except (KeyError, ValueError):
             return _DEFAULT_SIZE[which]
 
+    def legible(self, text: str) -> str:
+        """The text with '?' for every character that the stream cannot take.
+
+        Its own error handler would do otherwise, and could write more columns than there are.
+        """
+        if text.isascii():
+            return text
+        encoding = "ascii" if self._ascii else self.encoding or "utf-8"
+        try:
+            return text.encode(encoding, "replace").decode(encoding)
+        except LookupError:
+            return text.encode("ascii", "replace").decode("ascii")
+
     def write(self, text: str) -> None:
         """Write and flush; a stream that fails is left alone from then on.
 
@@ -96,22 +109,14 @@ class Stream:
             self._write(text)
         except BlockingIOError:
             pass  # a terminal that cannot take more at the moment will get the next repaint
-        except (
-            Exception
-        ):  # a pipe without reader, a closed file, a full disk: nothing the program should end for
+        except Exception:  # a pipe without reader, a closed file: nothing a program should end for
             self.broken = True
 
     def _write(self, text: str) -> None:
         stream = self._stream
         if TYPE_CHECKING:
             assert stream is not None
-        if not text.isascii():
-            # Ours to replace: the error handlers of a stream can write more columns than there are.
-            encoding = "ascii" if self._ascii else self.encoding or "utf-8"
-            try:
-                text = text.encode(encoding, "replace").decode(encoding)
-            except LookupError:
-                text = text.encode("ascii", "replace").decode("ascii")
+        text = self.legible(text)
         try:
             stream.write(text)
         except UnicodeEncodeError:

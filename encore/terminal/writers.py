@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from weakref import ref
+from _weakref import ref
 
 from ._format import Row, clean
 from ._meter import Meter, as_number
