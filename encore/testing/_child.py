@@ -56,7 +56,8 @@ class Child:
         self.process.stdin.flush()
 
     def hear(self) -> str:
-        """Return the next line of the child, '' if it has ended; it is killed if it takes too long."""
+        """Return the next line of the child, '' if it has ended; it is killed if it takes too
+        long."""
         assert self.process.stdout is not None
         watch = threading.Timer(self.patience, self.process.kill)
         watch.daemon = True
@@ -71,13 +72,16 @@ class Child:
         """End the child as ``kill -9`` does; return the lines that had not been heard."""
         self.process.kill()
         assert self.process.stdout is not None
+        if self.process.stdout.closed:
+            return []
         rest = self.process.stdout.read().decode()
         self.close()
         # What comes after the last line end was cut off.
         return rest.split("\n")[:-1]
 
     def end(self) -> int:
-        """Wait for the child's end and return its exit status; it is killed if it takes too long."""
+        """Wait for the child's end and return its exit status; it is killed if it takes too
+        long."""
         try:
             self.process.wait(self.patience)
         except subprocess.TimeoutExpired:

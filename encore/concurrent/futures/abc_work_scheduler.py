@@ -63,8 +63,9 @@ class Work:
     def _start(self, executor: concurrent.futures.Executor) -> concurrent.futures.Future[Any]:
         submit = partial(executor.submit, self.operation, *self.args, **self.kwargs)
         # From here on the executor holds them, and for no longer than it needs them.
-        del self.operation, self.args, self.kwargs, self.key
-        return self._context.run(submit)
+        context = self._context
+        del self.operation, self.args, self.kwargs, self.key, self._context
+        return context.run(submit)
 
     def _drop(self) -> None:
         if self.future.cancel():

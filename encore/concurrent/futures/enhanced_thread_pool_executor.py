@@ -107,8 +107,9 @@ class EnhancedThreadPoolExecutor(concurrent.futures.Executor):
         pool.owner = ref(self, lambda _: pool.queue.put(None))
 
     def __repr__(self) -> str:
-        state = "shut down" if self._pool.closed else f"{self._pool.started} threads"
-        return f"<{type(self).__name__} {self.name!r}: {state} of {self._max_workers}>"
+        pool = self._pool
+        state = "shut down" if pool.closed else f"{pool.started} of {self._max_workers} threads"
+        return f"<{type(self).__name__} {self.name!r}: {state}>"
 
     def submit(
         self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
@@ -264,7 +265,8 @@ def _wait_for_work() -> None:
         for pool in set(waited_for.values()):
             pool.close()
         for thread in waited_for:
-            thread.join()
+            if thread.is_alive():  # not if it could not be started
+                thread.join()
             _waited_for.pop(thread, None)
 
 

@@ -127,11 +127,13 @@ class Future(concurrent.futures.Future[T]):
         super().set_exception(exception)
         self._done_callbacks.clear()
 
+
 def _format(exception: BaseException) -> str:
-    from traceback import format_exception, format_tb
+    from traceback import format_exception
 
     try:
         return "".join(format_exception(exception))
-    except BaseException:
-        # The exception's own __str__ may raise anything; where it was raised can still be told.
-        return "".join(format_tb(exception.__traceback__)) + type(exception).__qualname__ + "\n"
+    except BaseException as error:
+        # The loaders of the modules on the way are asked for their source, and may raise anything.
+        # That must not keep the failure itself from those who wait for it.
+        return f"{type(exception).__qualname__}, and no traceback: {type(error).__qualname__}\n"
