@@ -28,11 +28,13 @@ from .abstract_event_manager import BaseEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
     from types import MethodType
-    from typing import Any, TypeAlias
+    from typing import Any, TypeAlias, TypeVar
 
+    T = TypeVar("T")
     Call: TypeAlias = Callable[[Any], object]
+    OnDeath: TypeAlias = Callable[["_MethodRef"], None]
     Report: TypeAlias = Callable[["Listener", BaseEvent], None]
 else:
     MethodType = type(BaseEvent().mark_as_handled)
@@ -81,54 +83,48 @@ def _weak_call(method_ref: _MethodRef, func: Callable[..., object]) -> Call:
 class Listener:
     """One connection of a callable to a class of events."""
 
-    __slots__ = ("call", "checks", "func", "key", "order", "ref", "slot")
+    # Most listeners have none of these, and making a listener should cost little.
 
-    def __init__(
-        self,
-        cls: type,
-        func: Call,
-        key: Hashable,
-        filter: Mapping[str, Any] | None,
-        order: tuple[int, int],
-        on_death: Callable[[_MethodRef], None],
-    ) -> None:
+    #: To the object of a weakly held bound method, otherwise None.
+    ref: _MethodRef | None = None
+    #: The attribute and the value to find the listener under, or None.
+    slot: tuple[str, Any] | None = None
+    #: The rest of the filter: attribute paths and values, compared one by one.
+    checks: tuple[tuple[tuple[str, ...], Any], ...] = ()
+
+    def __init__(self, func: Call, key: Hashable, order: tuple[int, int]) -> None:
+        #: The listener, or the function of a weakly held bound method.
+        self.func = func
+        #: What is called: the listener itself, or a closure over a weak reference.
+        self.call = func
         self.key = key
         #: Sorts listeners into the order in which they are called.
         self.order = order
-        #: The function to call: the listener itself, or a closure over a weak reference.
-        self.call = func
-        #: The listener, or the function of a weakly held bound method.
-        self.func = func
-        self.ref: _MethodRef | None = None
-        if type(func) is MethodType:
-            try:
-                method_ref = _MethodRef(func.__self__, on_death)
-            except TypeError:
-                pass  # an object without weak references: held like everything else
-            else:
-                method_ref.cls = cls
-                method_ref.key = key
-                self.ref = method_ref
-                self.func = func.__func__
-                self.call = _weak_call(method_ref, func.__func__)
-        #: The attribute and the value to find the listener under, or None.
-        self.slot: tuple[str, Any] | None = None
-        #: The rest of the filter: attribute paths and values, compared one by one.
-        self.checks: tuple[tuple[tuple[str, ...], Any], ...] = ()
-        if filter:
-            self._split(filter)
 
-    def _split(self, filter: Mapping[str, Any]) -> None:
+    def hold_weakly(self, method: MethodType, cls: type, on_death: OnDeath) -> None:
+        """Keep the function of a bound method only, and a weak reference to its object."""
+        try:
+            method_ref = _MethodRef(method.__self__, on_death)
+        except TypeError:
+            return  # an object without weak references: held like everything else
+        method_ref.cls = cls
+        method_ref.key = self.key
+        self.ref = method_ref
+        self.func = method.__func__
+        self.call = _weak_call(method_ref, method.__func__)
+
+    def set_filter(self, filter: Mapping[str, Any]) -> None:
+        """Find a part of the filter to look up; the rest is compared."""
         checks = []
         for name, value in filter.items():
             if not isinstance(name, str):
                 raise TypeError(f"a filter's keys are names of attributes, not {name!r}")
-            path = tuple(name.split("."))
-            if self.slot is None and len(path) == 1 and _can_be_looked_up(value):
+            if self.slot is None and "." not in name and _can_be_looked_up(value):
                 self.slot = (name, value)
             else:
-                checks.append((path, value))
-        self.checks = tuple(checks)
+                checks.append((tuple(name.split(".")), value))
+        if checks:
+            self.checks = tuple(checks)
 
     def target(self) -> Call | None:
         """The listener as it was connected, None if its object is gone."""
@@ -178,13 +174,24 @@ def _insert(
     at = len(listeners)
     while at and listeners[at - 1].order > listener.order:
         at -= 1
-    return at, (*listeners[:at], listener, *listeners[at:])
+    return at, _with(listeners, at, listener)
+
+
+def _with(items: tuple[T, ...], at: int, item: T) -> tuple[T, ...]:
+    # Adding is several times faster than unpacking where there are many.
+    if at == len(items):
+        return items + (item,)
+    return items[:at] + (item,) + items[at:]
+
+
+def _without(items: tuple[T, ...], at: int) -> tuple[T, ...]:
+    return items[:at] + items[at + 1 :] if at + 1 < len(items) else items[:at]
 
 
 class Plan:
     """What happens when an event of one class is emitted."""
 
-    __slots__ = ("calls", "enabled", "hooked", "index", "listeners", "silent")
+    __slots__ = ("calls", "checked", "enabled", "hooked", "index", "listeners", "silent")
 
     def __init__(self, cls: type, listeners: Sequence[Listener], enabled: bool) -> None:
         self.enabled = enabled
@@ -195,6 +202,9 @@ class Plan:
         )
         #: The listeners that are not looked up, in order.
         self.listeners: tuple[Listener, ...] = ()
+        #: Whether some of these may have filters all the same. Once true it stays so: an emit
+        #: reads it after `listeners`, and must not find it false for listeners of before.
+        self.checked = False
         #: The others: attribute, and value -> listeners in order. The dictionaries change in
         #: place, one value at a time.
         self.index: tuple[tuple[str, dict[Any, tuple[Listener, ...]]], ...] = ()
@@ -204,6 +214,7 @@ class Plan:
         self.silent = False
         if enabled:
             self.listeners = tuple(listener for listener in listeners if listener.slot is None)
+            self.checked = any(listener.checks for listener in self.listeners)
             for listener in listeners:
                 if listener.slot is not None:
                     self._enter(listener, listener.slot)
@@ -215,15 +226,20 @@ class Plan:
             self.calls = ()
             self.silent = True
             return
-        simple = not (
-            self.hooked or self.index or any(listener.checks for listener in self.listeners)
-        )
+        checked = any(listener.checks for listener in self.listeners)
+        simple = not (self.hooked or self.index or checked)
         self.calls = tuple(listener.call for listener in self.listeners) if simple else None
         self.silent = self.calls == ()
 
+    def _waiting_on(self, attribute: str) -> dict[Any, tuple[Listener, ...]] | None:
+        for name, buckets in self.index:
+            if name == attribute:
+                return buckets
+        return None
+
     def _enter(self, listener: Listener, slot: tuple[str, Any]) -> None:
         attribute, value = slot
-        buckets = next((buckets for name, buckets in self.index if name == attribute), None)
+        buckets = self._waiting_on(attribute)
         if buckets is None:
             buckets = {}
             self.index = (*self.index, (attribute, buckets))
@@ -233,16 +249,16 @@ class Plan:
         """Take in a listener that has been connected."""
         if not self.enabled:
             return
-        calls = self.calls
         if listener.slot is not None:
             self._enter(listener, listener.slot)
             self.calls = None
         else:
-            at, self.listeners = _insert(self.listeners, listener)
             if listener.checks:
+                self.checked = True
                 self.calls = None
-            elif calls is not None:
-                self.calls = (*calls[:at], listener.call, *calls[at:])
+            at, self.listeners = _insert(self.listeners, listener)
+            if self.calls is not None:
+                self.calls = _with(self.calls, at, listener.call)
         self.silent = False
 
     def remove(self, listener: Listener) -> None:
@@ -250,22 +266,28 @@ class Plan:
         if not self.enabled:
             return
         if listener.slot is not None:
-            self._leave(listener, *listener.slot)
+            self._leave(listener, listener.slot)
             return
-        at = self.listeners.index(listener)
-        self.listeners = self.listeners[:at] + self.listeners[at + 1 :]
+        # Often the newest listener is the first to go.
+        last = len(self.listeners) - 1
+        newest = last >= 0 and self.listeners[last] is listener
+        at = last if newest else self.listeners.index(listener)
+        self.listeners = _without(self.listeners, at)
         calls = self.calls
         if calls is not None:
-            self.calls = calls = calls[:at] + calls[at + 1 :]
+            self.calls = calls = _without(calls, at)
             self.silent = not calls
         elif listener.checks:
             self._settle()
 
-    def _leave(self, listener: Listener, attribute: str, value: Any) -> None:
-        buckets = next(buckets for name, buckets in self.index if name == attribute)
-        rest = tuple(other for other in buckets[value] if other is not listener)
-        if rest:
-            buckets[value] = rest
+    def _leave(self, listener: Listener, slot: tuple[str, Any]) -> None:
+        attribute, value = slot
+        buckets = self._waiting_on(attribute)
+        assert buckets is not None
+        bucket = buckets[value]
+        at = bucket.index(listener)
+        if len(bucket) > 1:
+            buckets[value] = _without(bucket, at)
             return
         del buckets[value]
         if not buckets:
@@ -278,50 +300,51 @@ class Plan:
         A filter that cannot be compared does not match, and is reported.
         """
         chosen: Sequence[Listener] = self.listeners
-        if any(listener.checks for listener in chosen):
+        if self.checked:
             chosen = _passing(chosen, event, report)
         merged = False
         for attribute, buckets in self.index:
+            hits: Sequence[Listener] | None
             try:
-                found = buckets.get(getattr(event, attribute))
+                hits = buckets.get(getattr(event, attribute))
             except AttributeError:
                 continue
             except Exception:
                 # The value of the event cannot be looked up, but it may be equal.
                 waiting = [listener for bucket in list(buckets.values()) for listener in bucket]
-                found = tuple(_matching(waiting, event, report))
-            if not found:
-                continue
-            hits: Sequence[Listener] = found
-            if any(listener.checks for listener in found):
-                hits = _passing(found, event, report)
+                hits = _matching(waiting, event, report)
+            else:
+                if hits is None:
+                    continue
+                for listener in hits:
+                    if listener.checks:
+                        hits = _passing(hits, event, report)
+                        break
             merged = bool(chosen)
-            chosen = [*chosen, *hits] if chosen else hits
+            chosen = [*chosen, *hits] if merged else hits
         return sorted(chosen, key=_by_order) if merged else chosen
 
 
-def _passing(
-    listeners: Sequence[Listener], event: BaseEvent, report: Report
-) -> list[Listener]:
+def _passing(listeners: Sequence[Listener], event: BaseEvent, report: Report) -> list[Listener]:
     chosen = []
     for listener in listeners:
         try:
-            if listener.passes(event):
+            if not listener.checks or listener.passes(event):
                 chosen.append(listener)
         except Exception:
             report(listener, event)
     return chosen
 
 
-def _matching(
-    listeners: Sequence[Listener], event: BaseEvent, report: Report
-) -> Iterator[Listener]:
+def _matching(listeners: Sequence[Listener], event: BaseEvent, report: Report) -> list[Listener]:
+    chosen = []
     for listener in sorted(listeners, key=_by_order):
         try:
             if listener.matches(event):
-                yield listener
+                chosen.append(listener)
         except Exception:
             report(listener, event)
+    return chosen
 
 
 class ListenerRegistry:
@@ -334,7 +357,7 @@ class ListenerRegistry:
         self._listeners: dict[type, dict[Hashable, Listener]] = {}
         self._disabled: set[type] = set()
         # The classes whose plans a class has a part in.
-        self._dependents: dict[type, list[type]] = {}
+        self._dependents: dict[type, dict[type, None]] = {}
         #: References to objects that are gone, whose listeners `sweep` removes.
         self.dead: list[_MethodRef] = []
         self._sequence = count()
@@ -345,28 +368,31 @@ class ListenerRegistry:
         self, cls: type, func: Call, filter: Mapping[str, Any] | None, priority: int
     ) -> None:
         key = _listener_key(func)
-        listener = Listener(
-            cls, func, key, filter, (-priority, next(self._sequence)), self.dead.append
-        )
+        listener = Listener(func, key, (-priority, next(self._sequence)))
+        if type(func) is MethodType:
+            listener.hold_weakly(func, cls, self.dead.append)
+        if filter:
+            listener.set_filter(filter)
         if self.dead:
             self.sweep()
-        # What a change drops is kept until the lock is released (here by `old`): dropping it
-        # can run code of others.
+        # Dropping what is replaced can run code of others: `old` keeps it until the lock is free.
         old = None
         with self._lock:
             self._version = version = self._version + 1
+            plans = self._plans_with(cls) if cls in self._dependents else ()
             complete = False
             try:
                 listeners = self._listeners.get(cls)
                 if listeners is None:
                     listeners = self._listeners[cls] = {}
-                old = listeners.pop(key, None)
+                elif key in listeners:
+                    old = listeners.pop(key, None)
                 listeners[key] = listener
+                # With a replacement patched in, an emit could see neither of the two, or both.
                 if old is None:
-                    for dependent in self._dependents.get(cls, ()):
-                        self.plans[dependent].add(listener)
+                    for plan in plans:
+                        plan.add(listener)
                     complete = True
-                # Otherwise an emit could see neither of the two, or both.
             finally:
                 if not complete or self._version != version:
                     self._forget_plans()
@@ -383,15 +409,25 @@ class ListenerRegistry:
 
     def _remove(self, cls: type, listener: Listener) -> None:
         self._version = version = self._version + 1
+        plans = self._plans_with(cls) if cls in self._dependents else ()
         complete = False
         try:
-            del self._listeners[cls][listener.key]
-            for dependent in self._dependents.get(cls, ()):
-                self.plans[dependent].remove(listener)
+            self._listeners[cls].pop(listener.key, None)
+            for plan in plans:
+                plan.remove(listener)
             complete = True
+        except Exception:
+            # A change that came in between has removed it already.
+            if self._version == version:
+                raise
         finally:
             if not complete or self._version != version:
                 self._forget_plans()
+
+    def _plans_with(self, cls: type) -> list[Plan]:
+        # Taken before a change is made: plans that come later know of it.
+        plans = map(self.plans.get, tuple(self._dependents.get(cls, ())))
+        return [plan for plan in plans if plan is not None]
 
     def _forget_plans(self) -> None:
         self.plans.clear()
@@ -401,8 +437,11 @@ class ListenerRegistry:
         """Remove the listeners whose objects are gone."""
         dropped = []
         with self._lock:
-            while self.dead:
-                method_ref = self.dead.pop()
+            while True:
+                try:
+                    method_ref = self.dead.pop()
+                except IndexError:
+                    break
                 listener = self._listeners.get(method_ref.cls, {}).get(method_ref.key)
                 # It may have been disconnected, or replaced, in the meantime.
                 if listener is not None and listener.ref is method_ref:
@@ -417,18 +456,16 @@ class ListenerRegistry:
             self.sweep()
         with self._lock:
             while True:
-                version = self._version
                 plan = self.plans.get(cls)
                 if plan is not None:
                     return plan
+                self._version = version = self._version + 1
                 classes = hierarchy(cls)
                 plan = Plan(cls, self._sorted(classes), self.is_enabled(cls))
                 for base in classes:
-                    self._dependents.setdefault(base, []).append(cls)
+                    self._dependents.setdefault(base, {})[cls] = None
                 if self._version == version:
                     self.plans[cls] = plan
-                    return plan
-                self._forget_plans()
 
     def _sorted(self, classes: Sequence[type]) -> list[Listener]:
         listeners: list[Listener] = []

@@ -68,9 +68,7 @@ class BaseEvent:
 
     def __repr__(self) -> str:
         attributes = [
-            f"{name}={value!r}"
-            for name, value in self.__dict__.items()
-            if not name.startswith("_")
+            f"{name}={value!r}" for name, value in self.__dict__.items() if not name.startswith("_")
         ]
         return f"{type(self).__name__}({', '.join(attributes)})"
 

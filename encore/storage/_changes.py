@@ -1,15 +1,14 @@
 """Changes of a store: what was done, and when it is told.
 
 A change is told once, after it can be seen: at once, or when the outermost transaction of the
-thread has been committed. It is told to the event manager of the store, and to the observers that
-were there when it was made: a wrapper observes what the store it wraps does on its behalf, and
+thread has been committed. It is told to the event manager of the store, and to the observer that
+was there when it was made: a wrapper observes what the store it wraps does on its behalf, and
 tells it as its own.
 """
 
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._metadata import copy_of
@@ -17,7 +16,7 @@ from ._progress import has_listeners
 from .events import StoreTransactionEndEvent, StoreTransactionStartEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from ..events.abstract_event_manager import BaseEventManager
     from .events import StoreModificationEvent
@@ -31,7 +30,7 @@ class Change(NamedTuple):
     kind: type[StoreModificationEvent]
     key: str
     metadata: dict[str, Any]
-    observers: tuple[Observer, ...] = ()
+    observer: Observer | None = None
 
 
 class Unit:
@@ -49,7 +48,7 @@ class ThreadState(threading.local):
     """What a store knows of the calling thread."""
 
     unit: Unit | None = None
-    observers: tuple[Observer, ...] = ()
+    observer: Observer | None = None
 
 
 class ChangeTeller:
@@ -58,23 +57,18 @@ class ChangeTeller:
     event_manager: BaseEventManager
     _state: ThreadState
 
-    @contextmanager
-    def _observed(self, observer: Observer) -> Iterator[None]:
-        """Tell the observer, too, what this thread changes in the block."""
-        state = self._state
-        before = state.observers
-        state.observers = (*before, observer)
-        try:
-            yield
-        finally:
-            state.observers = before
-
     def _tell(self, change: Change) -> None:
-        manager = self.event_manager
-        if has_listeners(manager, change.kind):
-            manager.emit(change.kind(self, key=change.key, metadata=copy_of(change.metadata)))
-        for observer in change.observers:
-            observer(change)
+        state = self._state
+        # What listeners do is their own doing.
+        observer, state.observer = state.observer, None
+        try:
+            manager = self.event_manager
+            if has_listeners(manager, change.kind):
+                manager.emit(change.kind(self, key=change.key, metadata=copy_of(change.metadata)))
+            if change.observer is not None:
+                change.observer(change)
+        finally:
+            state.observer = observer
 
     def _tell_transaction(self, state: str | None) -> None:
         manager = self.event_manager

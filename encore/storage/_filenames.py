@@ -3,10 +3,10 @@
 A key that is a plain file name everywhere is its own file name, as in EnCore 0.8: lower-case ASCII
 letters, digits and ``_-.``, not first or last a dot, no name that Windows reserves. All other keys
 are percent-encoded: a ``%`` and two lower-case hex digits for each byte in UTF-8 that is not
-plain, and for the first byte always, so that the encoded names are those that begin with ``%``.
-They survive file systems that fold case or normalise Unicode. Where that would be too long for a
-file name, the name is ``%%`` and the SHA-256 of the key, and the key itself stands in a file
-beside it.
+plain, and for the first byte always; and one more ``%`` before all that, since EnCore 0.8 took
+keys like ``%20a`` for file names, but hardly one that begins with ``%%``. They survive file systems
+that fold case or normalise Unicode. Where that would be too long for a file name, the name is
+``%%%`` and the SHA-256 of the key, and the key itself stands in a file beside it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ MAX_NAME = 255 - len(".metadata")
 _PLAIN = re.compile(
     r"(?!(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|\Z))[a-z0-9_-](?:[a-z0-9_.-]*[a-z0-9_-])?\Z"
 )
-_ENCODED = re.compile(r"(?:%[0-9a-f]{2})(?:[a-z0-9_.-]|%[0-9a-f]{2})*\Z")
+_ENCODED = re.compile(r"%(?:%[0-9a-f]{2})(?:[a-z0-9_.-]|%[0-9a-f]{2})*\Z")
 _PLAIN_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_-.")
-_DIGEST = re.compile(r"%%[0-9a-f]{64}\Z")
+_DIGEST = re.compile(r"%%%[0-9a-f]{64}\Z")
 
 
 def is_plain(key: str) -> bool:
@@ -34,7 +34,7 @@ def encode(key: str) -> str:
     if is_plain(key):
         return key
     raw = key.encode()
-    name = f"%{raw[0]:02x}" + "".join(
+    name = f"%%{raw[0]:02x}" + "".join(
         chr(byte) if byte in _PLAIN_BYTES else f"%{byte:02x}" for byte in raw[1:]
     )
     if name.endswith("."):
@@ -43,7 +43,7 @@ def encode(key: str) -> str:
         return name
     from hashlib import sha256
 
-    return "%%" + sha256(raw).hexdigest()
+    return "%%%" + sha256(raw).hexdigest()
 
 
 def is_digest(name: str) -> bool:
@@ -58,7 +58,7 @@ def decode(name: str) -> str | None:
     if not _ENCODED.match(name):
         return None
     raw = bytes.fromhex(
-        re.sub(r"%(..)|(.)", lambda match: match[1] or f"{ord(match[2]):02x}", name)
+        re.sub(r"%(..)|(.)", lambda match: match[1] or f"{ord(match[2]):02x}", name[1:])
     )
     try:
         key = raw.decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,7 +19,7 @@ def _as_path(path: Any, method: str) -> str | None:
     """Return a path as str, None for an open binary file."""
     if isinstance(path, bytes) or not hasattr(path, method):
         # Raises TypeError for what is no path.
-        return os.fsdecode(os.fspath(path))
+        return os.fsdecode(path)
     import io
 
     if isinstance(path, io.TextIOBase):
@@ -32,8 +33,14 @@ def reading(path: str | os.PathLike[str] | BinaryIO) -> AbstractContextManager[B
     if name is None:
         check_readable(path)
         return nullcontext(path)  # type: ignore[arg-type]
-    with os_errors():
-        return open(name, "rb")
+    return _opened(name)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    # Reading can be refused too, long after the file was opened.
+    with os_errors(), open(path, "rb") as file:
+        yield file
 
 
 def writing(
@@ -45,7 +52,11 @@ def writing(
     """
     name = _as_path(path, "write")
     if name is None:
-        return nullcontext(path.write)  # type: ignore[union-attr]
+        import io
+
+        # A raw file may take less than it was given.
+        raw = isinstance(path, io.RawIOBase)
+        return nullcontext(_writer(path) if raw else path.write)  # type: ignore[union-attr]
     return _replacing(name)
 
 
@@ -66,9 +77,9 @@ def _replacing(path: str) -> Iterator[Callable[[bytes], object]]:
             with open(path, "wb", buffering=0) as device:
                 yield _writer(device)
             return
-        temporary = f"{path}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
-        if len(os.path.basename(temporary)) > 255:  # NAME_MAX everywhere
-            temporary = os.path.join(os.path.dirname(path), os.path.basename(temporary)[-255:])
+        # Not made of the name, which may be as long as a name can be.
+        name = f".{os.getpid()}-{os.urandom(6).hex()}.tmp"
+        temporary = os.path.join(os.path.dirname(path), name)
         file = open(temporary, "xb", buffering=0)  # noqa: SIM115 - closed before it is renamed
     try:
         with file:
@@ -91,7 +102,9 @@ def _writer(file: Any) -> Callable[[bytes], object]:
         view = memoryview(data)
         with os_errors():
             while view:
-                # A raw file may take less than it was given.
-                view = view[file.write(view) :]
+                done = file.write(view)
+                if done is None:
+                    raise BlockingIOError(errno.EAGAIN, "the file takes no more without blocking")
+                view = view[done:]
 
     return write

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .errors import shown
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -16,7 +18,7 @@ MAX_KEY_BYTES = 1024
 def check_key(key: str) -> str:
     """Return `key` as an exact str, or raise TypeError or ValueError."""
     if not isinstance(key, str):
-        raise TypeError(f"a key is a str, not {type(key).__name__}: {key!r}")
+        raise TypeError(f"a key is a str, not {shown(key)}")
     if not key:
         raise ValueError("a key is not empty")
     try:
@@ -34,7 +36,7 @@ def check_key(key: str) -> str:
 def key_matcher(pattern: str) -> Callable[[str], object]:
     """Return a predicate for a glob-style pattern: ``*``, ``?``, ``[a-b]``, ``[!a]``; case counts."""
     if not isinstance(pattern, str):
-        raise TypeError(f"a pattern is a str, not {type(pattern).__name__}: {pattern!r}")
+        raise TypeError(f"a pattern is a str, not {shown(pattern)}")
     import fnmatch
     import re
 
@@ -64,9 +66,9 @@ def check_page(prefix: str, start_after: str | None, limit: int | None) -> None:
     """Raise TypeError or ValueError where these are no arguments of ``keys()``."""
     for name, value in (("prefix", prefix), ("start_after", start_after)):
         if not isinstance(value, str) and (name == "prefix" or value is not None):
-            raise TypeError(f"{name} is a str, not {type(value).__name__}: {value!r}")
+            raise TypeError(f"{name} is a str, not {shown(value)}")
     if limit is not None:
         if not isinstance(limit, int) or isinstance(limit, bool):
-            raise TypeError(f"limit is an int or None, not {type(limit).__name__}: {limit!r}")
+            raise TypeError(f"limit is an int or None, not {shown(limit)}")
         if limit < 0:
             raise ValueError(f"limit is not negative: {limit}")

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any
 
+from .errors import shown
+
 # Deeper values could not be read back everywhere: json's scanner recurses, and older
 # interpreters count that against the limit of 1000 frames which the caller has begun to use up.
 MAX_DEPTH = 200
@@ -24,7 +26,7 @@ def normalise(metadata: Mapping[str, Any]) -> dict[str, Any]:
     Tuples become lists; subclasses of the JSON types become those types.
     """
     if not isinstance(metadata, dict):
-        raise TypeError(f"metadata is a dict, not {type(metadata).__name__}: {metadata!r:.80}")
+        raise TypeError(f"metadata is a dict, not {shown(metadata)}")
     try:
         return _object(metadata, MAX_DEPTH)
     except RecursionError:
@@ -39,7 +41,7 @@ def _object(value: dict[Any, Any], depth: int) -> dict[str, Any]:
     result = {}
     for name, item in value.items():
         if not isinstance(name, str):
-            raise TypeError(f"names in metadata are str, not {type(name).__name__}: {name!r:.80}")
+            raise TypeError(f"names in metadata are str, not {shown(name)}")
         kind = type(item)
         if kind is str and item.isascii():
             pass
@@ -55,7 +57,7 @@ def _value(value: Any, depth: int) -> Any:
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, int):
-        value = int(value)
+        value = int.__int__(value)
         if not -_SAFE_INT < value < _SAFE_INT:
             # Python refuses to write very long integers (CVE-2020-10735), so no store could keep
             # them.
@@ -63,8 +65,8 @@ def _value(value: Any, depth: int) -> Any:
         return value
     if isinstance(value, float):
         if not isfinite(value):
-            raise ValueError(f"metadata is JSON, which has no {float(value)}")
-        return float(value)
+            raise ValueError(f"metadata is JSON, which has no {float.__float__(value)}")
+        return float.__float__(value)
     if isinstance(value, dict):
         return _object(value, depth - 1)
     if isinstance(value, list | tuple):
@@ -73,7 +75,7 @@ def _value(value: Any, depth: int) -> Any:
                 f"metadata is nested more than {MAX_DEPTH} levels deep, or contains itself"
             )
         return [_value(item, depth - 1) for item in value]
-    raise TypeError(f"metadata is JSON, which has no {type(value).__name__}: {value!r:.80}")
+    raise TypeError(f"metadata is JSON, which has no {shown(value)}")
 
 
 def _text(value: str) -> str:
@@ -94,8 +96,8 @@ def check_names(select: Iterable[str] | None) -> list[str] | None:
     names = list(select)
     for name in names:
         if not isinstance(name, str):
-            raise TypeError(f"names in select are str, not {type(name).__name__}: {name!r:.80}")
-    return names
+            raise TypeError(f"names in select are str, not {shown(name)}")
+    return [str.__str__(name) for name in names]
 
 
 def copy_of(metadata: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, Any]:
@@ -103,12 +105,11 @@ def copy_of(metadata: Mapping[str, Any], names: Iterable[str] | None = None) -> 
     if names is not None:
         metadata = {name: metadata[name] for name in names if name in metadata}
     return {
-        name: value if type(value) not in _CONTAINERS else _copy(value)
-        for name, value in metadata.items()
+        name: value if type(value) in _SCALARS else _copy(value) for name, value in metadata.items()
     }
 
 
-_CONTAINERS = frozenset({dict, list, tuple})
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 def _copy(value: Any) -> Any:
@@ -124,7 +125,7 @@ def check_criteria(where: Mapping[str, Any] | None, named: dict[str, Any]) -> di
     criteria = normalise(named)
     if where is not None:
         if not isinstance(where, Mapping):
-            raise TypeError(f"where is a mapping, not {type(where).__name__}: {where!r:.80}")
+            raise TypeError(f"where is a mapping, not {shown(where)}")
         for name, value in normalise(dict(where)).items():
             if name in criteria and not equal(criteria[name], value):
                 return None

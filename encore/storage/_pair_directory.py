@@ -3,21 +3,21 @@
 How a pair is replaced
 ----------------------
 1. The new data are written to a temporary file in ``.FStmp``, outside all locks, and given a time of modification
-   that no other data of this name had: their *stamp*.
+   later than that of the data they replace: their *stamp*.
 2. Under the writer lock the new metadata are written to ``.FStmp/p-<name>``, the pending file. Metadata files end
    in a trailer of white space, which JSON permits, that holds the stamp of the data they belong to
    (and the times of creation and modification, which no file system keeps for us).
 3. The data are renamed to ``<name>.data``. This is the moment at which the pair changes, for readers and for crashes:
-4. the pending file is renamed to ``<name>.metadata``. A reader that comes in between, or after a crash in between, finds
-   data and metadata whose stamps differ, looks for a pending file that has the stamp of the data,
-   and takes that. The next writer finishes what was begun.
+4. the pending file is renamed to ``<name>.metadata``. A reader that comes in between, or after a crash in between,
+   finds data and metadata whose stamps differ, looks for a pending file that has the stamp of the
+   data, and takes that. The next writer finishes what was begun.
 
 A reader opens data, then metadata. Equal stamps prove that they belong together, without any lock.
 Where stamps differ and nothing is pending, another program has put the files there: they are taken
 as they are once neither has changed meanwhile. A pair of which one half is missing does not exist.
 
-A change of the metadata alone is one rename. A pair is deleted by renaming its metadata to
-``.FStmp/g-<name>``, then removing the data, then that file.
+A change of the metadata alone is one rename of a temporary file. A pair is deleted by renaming its
+metadata to ``.FStmp/g-<name>``, then removing the data, then that file.
 
 How many pairs are replaced
 ---------------------------
@@ -27,7 +27,11 @@ out, and removed. Readers look for the journal first, and where there is one the
 a writer that finds one carries it out.
 
 With `durable`, each step is on the disk before the next one that relies on it: the new files and
-the names they have in ``.FStmp`` before step 3, the directory before the method returns.
+the names they have in ``.FStmp`` before step 3, the directory before step 4 and before the method
+returns. Step 4 itself may be lost, as it is done again.
+
+Writers hold ``.FStmp/lock`` (flock), readers never. A writer that begins finishes what dead ones
+have left.
 
 Temporary files bear the name of a session, whose lock file is locked (flock) while the session
 lives, so that those of dead writers can be told and swept.
@@ -38,6 +42,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 import time
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -47,7 +52,7 @@ from .errors import StoreError
 from .file_value import OpenFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 DATA, METADATA = ".data", ".metadata"
 FOLDER, JOURNAL = ".FStmp", ".FSjournal"
@@ -99,7 +104,7 @@ class Staged:
 
     def remove(self) -> None:
         if self.path is not None:
-            _unlink(self.path)
+            unlink(self.path)
             self.path = None
 
 
@@ -116,7 +121,7 @@ class Replacement(NamedTuple):
 class PairDirectory:
     """The pairs in one directory.
 
-    Writing methods need the writer lock, which is the caller's business, except stage().
+    Writing methods need the writer lock, except stage(). Threads keep each other out of it.
 
     Parameters
     ----------
@@ -133,7 +138,13 @@ class PairDirectory:
         self._journal = os.path.join(root, JOURNAL)
         self._session: str | None = None
         self._alive: int | None = None
+        self._lock: int | None = None
+        self._swept = False
         self._numbers = count()
+        self._starting = threading.Lock()
+
+    def __del__(self) -> None:
+        self.close()
 
     # Reading
 
@@ -151,7 +162,7 @@ class PairDirectory:
 
     def holds(self, name: str) -> bool:
         """Whether there is a pair."""
-        if not os.path.lexists(self._journal):
+        if not os.access(self._journal, os.F_OK):
             try:
                 if stat.S_ISREG(os.stat(self._path(name, DATA)).st_mode) and stat.S_ISREG(
                     os.stat(self._path(name, METADATA)).st_mode
@@ -168,181 +179,278 @@ class PairDirectory:
         return f"{self.folder}/p-{name}"
 
     def _find(self, name: str, keep: bool) -> tuple[Pair | None, OpenFile | None]:
+        data_path, metadata_path = self._path(name, DATA), self._path(name, METADATA)
         # Every turn that does not come to an end was overtaken by a writer that got something done.
         for turn in range(1000):
             entry = self.read_journal().get(name)
             if entry is not None and entry[2]:
                 return None, None
-            data_path = self._path(name, DATA)
-            file = _open(f"{self.folder}/{entry[0]}") if entry and entry[0] else None
-            file = file or _open(data_path)
-            if file is None:
-                return None, None
-            status = os.fstat(file.fd)
-            text = _read(f"{self.folder}/{entry[1]}") if entry and entry[1] else None
+            file = status = text = None
+            if entry is not None:
+                if entry[0] is not None:
+                    file, status = self._regular(f"{self.folder}/{entry[0]}", keep)
+                text = read_file(f"{self.folder}/{entry[1]}")
+            if status is None:
+                file, status = self._regular(data_path, keep)
+            if status is None:
+                if entry is None:
+                    return None, None
+                # Either it was renamed just now, or somebody has meddled with a journal.
+                if turn > _LEFT:
+                    return None, None
+                continue
             if text is None:
-                text = _read(self._path(name, METADATA))
-            if text is not None:
-                stamps = _stamps(text)
-                if stamps is not None and stamps.data == status.st_mtime_ns:
-                    return _pair(text, stamps, status), file if keep else None
-            pending = _read(self._pending(name))
-            if pending is not None:
-                stamps = _stamps(pending)
-                if stamps is not None and stamps.data == status.st_mtime_ns:
-                    return _pair(pending, stamps, status), file if keep else None
+                text = read_file(metadata_path)
+            pair = _pair(text, status)
+            if pair is None:
+                pair = _pair(read_file(self._pending(name)), status)
+            if pair is not None:
+                return pair, file
             # Not ours, or overtaken: both halves must still be what they were, and nothing be
             # carried out; or a journal has been left that somebody meddled with.
-            again = _read(self._path(name, METADATA))
-            if (
-                again == text
-                and _same(data_path, status)
-                and (turn > _LEFT or not self.has_journal())
-            ):
+            again = read_file(metadata_path)
+            if again == text and _same(data_path, status) and (turn > _LEFT or not self.has_journal()):
                 if text is None:
                     return None, None
-                return self._foreign(name, text, status), file if keep else None
-        raise StoreError(f"{self._path(name, DATA)!r} changes faster than it can be read")
+                pair = self._foreign(name, text, status)
+                return pair, None if pair is None else file
+        raise StoreError(f"{data_path!r} changes faster than it can be read")
 
-    def _foreign(self, name: str, text: bytes, status: os.stat_result) -> Pair:
+    @staticmethod
+    def _regular(path: str, keep: bool) -> tuple[OpenFile | None, os.stat_result | None]:
+        """Return a file, open if it is to be kept, and its status; None and None if there is none."""
+        if keep:
+            return _open(path)
         try:
-            written = os.stat(self._path(name, METADATA)).st_mtime
-        except FileNotFoundError:
-            written = status.st_mtime
+            status = os.stat(path)
+        except OSError as error:
+            _only_missing(error)
+            return None, None
+        return None, status if stat.S_ISREG(status.st_mode) else None
+
+    def _foreign(self, name: str, text: bytes, status: os.stat_result) -> Pair | None:
+        _, metadata_status = self._regular(self._path(name, METADATA), False)
+        if metadata_status is None:
+            # A FIFO, say; or it was removed just now.
+            return None
+        written = metadata_status.st_mtime
         stamps = _stamps(text)
         # Whole microseconds, as in the trailer that the pair will have when it is written.
-        created = (
-            round(min(status.st_mtime, written) * 1e6) / 1e6
-            if stamps is None
-            else stamps.created / 1e6
-        )
+        created = round(min(status.st_mtime, written) * 1e6) / 1e6 if stamps is None else stamps.created / 1e6
         modified = round(max(status.st_mtime, written) * 1e6) / 1e6
         return Pair(_parse(text), created, modified, status.st_size, status.st_mtime_ns, status)
 
-    def names(self) -> Iterator[str]:
+    def names(self) -> list[str]:
         """Return the names of all pairs there are now."""
-        journal = self.read_journal()
-        found: dict[str, set[str]] = {DATA: set(), METADATA: set()}
-        for file in os.listdir(self.root):
-            name, _, suffix = file.rpartition(".")
-            if name and f".{suffix}" in found and not file.startswith(".FS"):
-                found[f".{suffix}"].add(name)
-        both = found[DATA] & found[METADATA]
-        # Data without metadata may be in the middle of step 4.
-        both.update(
-            name
-            for name in found[DATA] - both
-            if os.path.lexists(self._pending(name)) and self.look(name)
-        )
-        both.update(name for name, entry in journal.items() if not entry[2])
-        both.difference_update(name for name, entry in journal.items() if entry[2])
-        return iter(both)
+        for _ in range(100):
+            journal = self.read_journal()
+            found: dict[str, set[str]] = {"data": set(), "metadata": set()}
+            with os.scandir(self.root) as entries:
+                for entry in entries:
+                    name, _, suffix = entry.name.rpartition(".")
+                    names = found.get(suffix)
+                    if names is not None and name and not name.startswith(".FS") and _is_file(entry):
+                        names.add(name)
+            # Part of it may have been carried out, part not, when we came by.
+            if journal == self.read_journal():
+                break
+        both = found["data"] & found["metadata"]
+        # Data without metadata may be in the middle of step 4; and some file systems pass over a
+        # name that is being renamed.
+        both.update(name for name in found["data"] ^ found["metadata"] if self.holds(name))
+        for name, what in journal.items():
+            if what[2]:
+                both.discard(name)
+            else:
+                both.add(name)
+        return list(both)
 
     def read_journal(self) -> dict[str, tuple[str | None, str | None, bool]]:
         """Return what is being carried out: name -> temporary data, temporary metadata, whether it is deleted."""
-        text = _read(self._journal)
+        # Nearly always there is none, and this says so without an exception.
+        text = read_file(self._journal) if os.access(self._journal, os.F_OK) else None
         if text is None:
             return {}
         import json
 
-        return {name: (data, metadata, gone) for name, data, metadata, gone in json.loads(text)}
+        try:
+            return {name: (data, metadata, gone) for name, data, metadata, gone in json.loads(text)}
+        except (TypeError, ValueError):
+            # Renamed into its place whole; so the power failed, and without `durable`.
+            return {}
 
     # Writing
 
-    def start(self) -> None:
-        """Make a session for temporary files, if there is none."""
-        if self._session is not None:
-            return
+    def lock(self, deadline: float) -> None:
+        """Keep writers of other handles out; finish what dead ones have left."""
         import fcntl
 
-        try:
-            os.mkdir(self.folder)
-            self._sync(self.root)
-        except FileExistsError:
-            pass
+        if self._lock is None:
+            self.start()
+            self._lock = os.open(f"{self.folder}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        pause = 0.0002
         while True:
-            session = os.urandom(6).hex()
-            path = f"{self.folder}/{session}.alive"
-            fd = os.open(path, _WRITE | os.O_EXCL, 0o666)
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            # Somebody who sweeps may have taken it for dead before it was locked.
-            if os.path.lexists(path):
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            os.close(fd)
-        self._session, self._alive = session, fd
+            except BlockingIOError:
+                # flock() cannot wait for a limited time.
+                if time.monotonic() > deadline:
+                    raise StoreError(f"{self.root!r} is locked by another process") from None
+                time.sleep(pause)
+                pause = min(2 * pause, 0.01)
+        if not self._swept:
+            self.sweep()
+            self._swept = True
+        elif self.has_journal():
+            self.recover()
+
+    def unlock(self) -> None:
+        """Let other writers in; harmless if there is no lock."""
+        import fcntl
+
+        if self._lock is not None:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def start(self) -> str:
+        """Make a session for temporary files, if there is none; return its name."""
+        session = self._session
+        if session is not None:
+            return session
+        import fcntl
+
+        with self._starting:
+            if self._session is not None:
+                return self._session
+            try:
+                os.mkdir(self.folder)
+                self._sync(self.root)
+            except FileExistsError:
+                pass
+            while True:
+                session = os.urandom(6).hex()
+                path = f"{self.folder}/{session}.alive"
+                fd = os.open(path, _WRITE | os.O_EXCL, 0o666)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX)
+                    # Somebody who sweeps may have taken it for dead before it was locked.
+                    if os.path.lexists(path):
+                        self._alive, self._session = fd, session
+                        return session
+                except BaseException:
+                    unlink(path)
+                    raise
+                finally:
+                    if self._alive != fd:
+                        os.close(fd)
 
     def close(self) -> None:
         """End the session."""
         if self._alive is not None:
-            _unlink(f"{self.folder}/{self._session}.alive")
+            unlink(f"{self.folder}/{self._session}.alive")
         self.forget()
 
     def forget(self) -> None:
-        """Drop the session without ending it: in the child of a fork it is the parent's."""
-        if self._alive is not None:
-            os.close(self._alive)
-        self._session = self._alive = None
+        """Drop the session and the lock without ending them: in the child of a fork they are the parent's."""
+        alive, self._alive, self._session = self._alive, None, None
+        lock, self._lock = self._lock, None
+        for fd in (alive, lock):
+            if fd is not None:
+                os.close(fd)
+        self._starting = threading.Lock()
+        self._swept = False
+
+    def _temporary(self) -> str:
+        return f"{self.folder}/{self.start()}-{next(self._numbers)}"
 
     def stage(self, chunks: Iterable[bytes]) -> Staged:
         """Write new data to a temporary file."""
-        self.start()
-        path = f"{self.folder}/{self._session}-{next(self._numbers)}"
-        fd = os.open(path, _WRITE | os.O_EXCL, 0o666)
+        path = self._temporary()
         try:
-            size = 0
-            for chunk in chunks:
-                _write_all(fd, chunk)
-                size += len(chunk)
-            stamp = time.time_ns()
-            os.utime(fd, ns=(stamp, stamp))
-            if self.durable:
-                os.fsync(fd)
-            # File systems keep times more or less finely; what counts is what they say.
-            return Staged(path, size, os.fstat(fd).st_mtime_ns)
+            fd = os.open(path, _WRITE | os.O_EXCL, 0o666)
+            try:
+                size = 0
+                for chunk in chunks:
+                    _write_all(fd, chunk)
+                    size += len(chunk)
+                stamp = time.time_ns()
+                os.utime(fd, ns=(stamp, stamp))
+                if self.durable:
+                    os.fsync(fd)
+                # File systems keep times more or less finely; what counts is what they say.
+                return Staged(path, size, os.fstat(fd).st_mtime_ns)
+            finally:
+                os.close(fd)
         except BaseException:
-            _unlink(path)
+            unlink(path)
             raise
-        finally:
-            os.close(fd)
 
     def replace(self, new: Replacement) -> None:
         """Replace one pair, or only its metadata."""
-        pending = self._pending(new.name)
+        metadata = self._path(new.name, METADATA)
+        self._finish_if_pending(new.name)
         staged = new.staged
-        temporary = None if staged is None else staged.path
-        if os.path.lexists(pending):
-            self.finish(new.name)
+        if staged is None:
+            temporary = self._temporary()
+            try:
+                self._write_file(temporary, dumps(new.metadata), new.stamps)
+                os.rename(temporary, metadata)
+            except BaseException:
+                unlink(temporary)
+                raise
+            self._sync(self.root)
+            return
+        source, pending = str(staged.path), self._pending(new.name)
+        stamps = self._distinct(staged, new)
         try:
-            self._write_file(pending, dumps(new.metadata), new.stamps)
-            if temporary is not None:
-                if self.durable:
-                    self._sync(self.folder)
-                os.rename(temporary, self._path(new.name, DATA))
+            self._write_file(pending, dumps(new.metadata), stamps)
+            if self.durable:
+                self._sync(self.folder)
+            os.rename(source, self._path(new.name, DATA))
         except BaseException:
             # An interrupt may come right after the rename, when the pending file is all that holds
             # the metadata.
-            if temporary is None or os.path.lexists(temporary):
-                _unlink(pending)
+            if os.path.lexists(source):
+                unlink(pending)
             raise
-        if staged is not None:
-            staged.path = None
+        staged.path = None
         try:
-            os.rename(pending, self._path(new.name, METADATA))
-        except OSError:
-            if staged is None:
-                _unlink(pending)
-                raise
+            self._sync(self.root)
+        finally:
             # The pair has changed already, and readers see it.
-        self._sync(self.root)
+            _try_rename(pending, metadata)
+
+    def _distinct(self, staged: Staged, new: Replacement) -> Stamps:
+        """Return the stamps of a pair to be, after making sure that the stamp of its data is later than that of the old."""
+        try:
+            old = os.stat(self._path(new.name, DATA)).st_mtime_ns
+        except OSError:
+            old = None
+        # File systems keep times in units of up to two seconds.
+        for step in (1, 10**3, 10**6, 10**9, 2 * 10**9):
+            if old is None or staged.stamp > old:
+                break
+            os.utime(str(staged.path), ns=(old + step, old + step))
+            staged.stamp = os.stat(str(staged.path)).st_mtime_ns
+        return new.stamps._replace(data=staged.stamp)
 
     def remove(self, name: str) -> None:
         """Delete a pair."""
-        if os.path.lexists(self._pending(name)):
-            self.finish(name)
+        self._finish_if_pending(name)
         gone = f"{self.folder}/g-{name}"
         os.rename(self._path(name, METADATA), gone)
-        _unlink(self._path(name, DATA), gone)
+        self._forget_data(name)
         self._sync(self.root)
+
+    def _forget_data(self, name: str) -> None:
+        try:
+            os.unlink(self._path(name, DATA))
+        except FileNotFoundError:
+            pass
+        except OSError:
+            # Without metadata it is no pair. Whoever sweeps next tries again.
+            return
+        unlink(f"{self.folder}/g-{name}")
 
     def commit(self, replacements: Iterable[Replacement], removals: Iterable[str]) -> None:
         """Replace and delete many pairs at once."""
@@ -350,32 +458,35 @@ class PairDirectory:
 
         replacements, removals = list(replacements), list(removals)
         for name in [*(new.name for new in replacements), *removals]:
-            if os.path.lexists(self._pending(name)):
-                self.finish(name)
+            self._finish_if_pending(name)
+            for suffix in (DATA, METADATA):
+                # What cannot be replaced must be found before the commit.
+                if os.path.isdir(path := self._path(name, suffix)) and not os.path.islink(path):
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         entries: list[tuple[str, str | None, str | None, bool]] = []
         made = []
         try:
             for new in replacements:
-                path = f"{self.folder}/{self._session}-{next(self._numbers)}"
-                made.append(path)
-                self._write_file(path, dumps(new.metadata), new.stamps)
-                data = None if new.staged is None else os.path.basename(str(new.staged.path))
+                data = stamps = None
+                if new.staged is not None:
+                    data, stamps = os.path.basename(str(new.staged.path)), self._distinct(new.staged, new)
+                made.append(path := self._temporary())
+                self._write_file(path, dumps(new.metadata), stamps or new.stamps)
                 entries.append((new.name, data, os.path.basename(path), False))
             entries.extend((name, None, None, True) for name in removals)
-            path = f"{self.folder}/{self._session}-{next(self._numbers)}"
-            made.append(path)
+            made.append(path := self._temporary())
             self._write_file(path, json.dumps(entries), None)
             if self.durable:
                 self._sync(self.folder)
             os.rename(path, self._journal)
         except BaseException:
             # An interrupt may come right after the rename, when the journal relies on these files.
-            if not self.has_journal():
-                _unlink(*made)
+            if self.has_journal():
+                _hand_over(replacements)
+            else:
+                unlink(*made)
             raise
-        for new in replacements:
-            if new.staged is not None:
-                new.staged.path = None
+        _hand_over(replacements)
         try:
             self._sync(self.root)
             self._carry_out(entries)
@@ -386,7 +497,11 @@ class PairDirectory:
     def _carry_out(self, entries: Iterable[tuple[str, str | None, str | None, bool]]) -> None:
         for name, data, metadata, gone in entries:
             if gone:
-                _unlink(self._path(name, METADATA), self._path(name, DATA))
+                for suffix in (METADATA, DATA):
+                    try:
+                        os.unlink(self._path(name, suffix))
+                    except FileNotFoundError:
+                        pass
             # What is not there any more was renamed before a crash.
             if data is not None:
                 _rename(f"{self.folder}/{data}", self._path(name, DATA))
@@ -394,6 +509,10 @@ class PairDirectory:
                 _rename(f"{self.folder}/{metadata}", self._path(name, METADATA))
         self._sync(self.root)
         os.unlink(self._journal)
+
+    def _finish_if_pending(self, name: str) -> None:
+        if os.path.lexists(self._pending(name)):
+            self.finish(name)
 
     def finish(self, name: str) -> None:
         """Do step 4 of a pair whose writer could not."""
@@ -405,14 +524,14 @@ class PairDirectory:
         belongs, done = (
             stamps is not None and stamps.data == stamp
             for stamps in (
-                _stamps(_read(path) or b"") for path in (pending, self._path(name, METADATA))
+                _stamps(read_file(path) or b"") for path in (pending, self._path(name, METADATA))
             )
         )
         if belongs and not done:
             os.rename(pending, self._path(name, METADATA))
             self._sync(self.root)
         else:
-            _unlink(pending)
+            unlink(pending)
 
     def has_journal(self) -> bool:
         """Whether a commit was not carried out to its end."""
@@ -420,40 +539,28 @@ class PairDirectory:
 
     def recover(self) -> None:
         """Carry out a journal that was left."""
-        entries = [(name, *entry) for name, entry in self.read_journal().items()]
-        if entries or self.has_journal():
-            self._carry_out(entries)
+        if self.has_journal():
+            self._carry_out([(name, *entry) for name, entry in self.read_journal().items()])
 
     def sweep(self) -> None:
         """Finish what dead writers began, and remove their temporary files."""
-        import fcntl
-
         self.recover()
-        alive: set[str] = set()
         files = os.listdir(self.folder)
         for file in files:
             if file.startswith("p-"):
-                self.finish(file[2:])
-            elif file.startswith("g-"):
-                if not os.path.lexists(self._path(file[2:], METADATA)):
-                    _unlink(self._path(file[2:], DATA))
-                _unlink(f"{self.folder}/{file}")
-            elif file.endswith(".alive"):
-                session = file[: -len(".alive")]
-                if session == self._session:
-                    alive.add(session)
-                    continue
                 try:
-                    fd = os.open(f"{self.folder}/{file}", os.O_RDWR | os.O_CLOEXEC)
-                except FileNotFoundError:
-                    continue
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _unlink(f"{self.folder}/{file}")
+                    self.finish(file[2:])
                 except OSError:
-                    alive.add(session)
-                finally:
-                    os.close(fd)
+                    # Somebody has put a directory there. Readers see what is pending.
+                    continue
+        # After those: a pair that was deleted and made anew is one that has its metadata again.
+        for file in files:
+            if file.startswith("g-"):
+                if os.path.lexists(self._path(file[2:], METADATA)):
+                    unlink(f"{self.folder}/{file}")
+                else:
+                    self._forget_data(file[2:])
+        alive = {file[: -len(".alive")] for file in files if file.endswith(".alive") and not self._has_died(file)}
         for file in files:
             session, _, number = file.rpartition("-")
             # A session makes its lock file first: what has a number and no lock file is left from
@@ -463,7 +570,29 @@ class PairDirectory:
                 and session not in alive
                 and not os.path.lexists(f"{self.folder}/{session}.alive")
             ):
-                _unlink(f"{self.folder}/{file}")
+                unlink(f"{self.folder}/{file}")
+
+    def _has_died(self, file: str) -> bool:
+        """Whether a session has ended; its lock file is removed then."""
+        import fcntl
+
+        if file == f"{self._session}.alive":
+            return False
+        path = f"{self.folder}/{file}"
+        try:
+            fd = os.open(path, _READ)
+        except OSError as error:
+            # Another user's may live.
+            return error.errno == errno.ENOENT
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        else:
+            unlink(path)
+            return True
+        finally:
+            os.close(fd)
 
     def _write_file(self, path: str, text: str, stamps: Stamps | None) -> None:
         fd = os.open(path, _WRITE | os.O_TRUNC, 0o666)
@@ -475,14 +604,13 @@ class PairDirectory:
             os.close(fd)
 
     def write_new(self, name: str, content: bytes) -> None:
-        """Write a small file that never changes, and is there whole or not at all."""
-        self.start()
-        path = f"{self.folder}/{self._session}-{next(self._numbers)}"
+        """Write a small file that is there whole or not at all."""
+        path = self._temporary()
         try:
             self._write_file(path, content.decode(), None)
             os.rename(path, f"{self.root}/{name}")
         except BaseException:
-            _unlink(path)
+            unlink(path)
             raise
 
     def _sync(self, path: str) -> None:
@@ -514,14 +642,13 @@ def _parse(text: bytes) -> dict[str, Any] | None:
         return None
 
 
-def _pair(text: bytes, stamps: Stamps, status: os.stat_result) -> Pair:
+def _pair(text: bytes | None, status: os.stat_result) -> Pair | None:
+    """Return the pair of metadata and data that belong together, None if they do not."""
+    stamps = None if text is None else _stamps(text)
+    if text is None or stamps is None or stamps.data != status.st_mtime_ns:
+        return None
     return Pair(
-        _parse(text),
-        stamps.created / 1e6,
-        stamps.modified / 1e6,
-        status.st_size,
-        stamps.data,
-        status,
+        _parse(text), stamps.created / 1e6, stamps.modified / 1e6, status.st_size, stamps.data, status
     )
 
 
@@ -531,18 +658,27 @@ def _only_missing(error: OSError) -> None:
         raise error
 
 
-def _open(path: str) -> OpenFile | None:
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        # A link to itself, say.
+        return False
+
+
+def _open(path: str) -> tuple[OpenFile | None, os.stat_result | None]:
     try:
         fd = os.open(path, _READ)
     except OSError as error:
         _only_missing(error)
-        return None
+        return None, None
     status = os.fstat(fd)
     file = OpenFile(fd, status.st_size)
-    return file if stat.S_ISREG(status.st_mode) else None
+    return (file, status) if stat.S_ISREG(status.st_mode) else (None, None)
 
 
-def _read(path: str) -> bytes | None:
+def read_file(path: str) -> bytes | None:
+    """Return what is in a file, None if there is no file, whatever else there is."""
     try:
         fd = os.open(path, _READ)
     except OSError as error:
@@ -556,7 +692,8 @@ def _read(path: str) -> bytes | None:
         while piece := os.read(fd, _READ_SIZE):
             pieces.append(piece)
         return b"".join(pieces)
-    except IsADirectoryError:
+    except (IsADirectoryError, BlockingIOError):
+        # A FIFO that somebody writes to would block.
         return None
     finally:
         os.close(fd)
@@ -565,7 +702,8 @@ def _read(path: str) -> bytes | None:
 def _same(path: str, status: os.stat_result) -> bool:
     try:
         now = os.stat(path)
-    except FileNotFoundError:
+    except OSError as error:
+        _only_missing(error)
         return False
     return (now.st_ino, now.st_mtime_ns, now.st_size) == (
         status.st_ino,
@@ -580,6 +718,12 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def _hand_over(replacements: Iterable[Replacement]) -> None:
+    for new in replacements:
+        if new.staged is not None:
+            new.staged.path = None
+
+
 def _rename(source: str, target: str) -> None:
     try:
         os.rename(source, target)
@@ -587,7 +731,15 @@ def _rename(source: str, target: str) -> None:
         pass
 
 
-def _unlink(*paths: str) -> None:
+def _try_rename(source: str, target: str) -> None:
+    try:
+        os.rename(source, target)
+    except OSError:
+        pass
+
+
+def unlink(*paths: str) -> None:
+    """Remove files, as far as that can be done."""
     for path in paths:
         try:
             os.unlink(path)

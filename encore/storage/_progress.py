@@ -6,7 +6,11 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ..events.progress_events import ProgressManager
-from .events import StoreProgressEndEvent, StoreProgressStartEvent, StoreProgressStepEvent
+from .events import (
+    StoreProgressEndEvent,
+    StoreProgressStartEvent,
+    StoreProgressStepEvent,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,4 +73,7 @@ def store_progress(
     store: Any, message: str, key: str, value: Value
 ) -> AbstractContextManager[Callable[..., object] | None]:
     """As progress(), for reading a value."""
+    if not progress_wanted(store.event_manager):
+        # It may cost something to ask a value for its size.
+        return _NOBODY
     return progress(store, message, key, lambda: value.metadata, value.size)

@@ -12,8 +12,8 @@ import threading
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ._metadata import copy_of
-from ._streams import Source, source_stream
-from .errors import StoreError
+from ._streams import slice_bounds, source_stream
+from .errors import StoreError, os_errors
 from .file_value import OpenFile
 from .value import Value
 
@@ -26,10 +26,21 @@ if TYPE_CHECKING:
 CHUNK = 65536
 _SHIFT = 24
 
+# Ids must fit into 63 bits; and other programs may have put integers where we have numbers.
+_FIRST, _LAST = 1 << 37, (1 << 38) - 1
+
+#: SQL for the number of a row's blob, or NULL.
+NUMBER = f"CASE WHEN typeof(data) = 'integer' AND data BETWEEN {_FIRST} AND {_LAST} THEN data END"
+
+
+def is_number(data: object) -> bool:
+    """Whether this is the number of a blob, in a data column."""
+    return isinstance(data, int) and _FIRST <= data <= _LAST
+
 
 def new_number() -> int:
-    """Return a number for a blob; ids must fit into 63 bits."""
-    return int.from_bytes(os.urandom(5), "big") >> 2 | 1 << 37
+    """Return a number for a blob."""
+    return int.from_bytes(os.urandom(5), "big") % _FIRST + _FIRST
 
 
 def chunk_rows(number: int, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
@@ -47,10 +58,10 @@ class Blobs:
 
     def size(self, number: int) -> int | None:
         """Return the size of a blob, None if it is gone."""
-        row = self._connection.execute(
+        row = self._fetch(
             f"SELECT id, length(bytes) FROM {self._table} WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1",
             _ids(number),
-        ).fetchone()
+        )
         return None if row is None else (row[0] - (number << _SHIFT)) * CHUNK + row[1]
 
     def read(self, number: int, size: int, position: int) -> bytes:
@@ -73,9 +84,19 @@ class Blobs:
 
     def delete(self, number: int) -> None:
         """Delete a blob."""
-        self._connection.execute(
-            f"DELETE FROM {self._table} WHERE id BETWEEN ? AND ?", _ids(number)
-        )
+        self._fetch(f"DELETE FROM {self._table} WHERE id BETWEEN ? AND ?", _ids(number))
+
+    def _fetch(self, sql: str, values: tuple[int, int]) -> Any:
+        import sqlite3
+
+        try:
+            return self._connection.execute(sql, values).fetchone()
+        except sqlite3.OperationalError:
+            # No blob was ever written, or somebody has dropped them all.
+            known = "SELECT 1 FROM sqlite_master WHERE name = ?"
+            if self._connection.execute(known, (self._table[1:-1],)).fetchone():
+                raise
+            return None
 
 
 def _ids(number: int) -> tuple[int, int]:
@@ -85,11 +106,12 @@ def _ids(number: int) -> tuple[int, int]:
 class Snapshot:
     """A blob read through a connection of its own, whose read transaction keeps it: a `Source`."""
 
-    #: How many there are in this process.
-    count = 0
+    #: Those there are in this process. Unlike a number, a set is right whatever thread or finalizer
+    #: changes it, and whenever.
+    live: set[int] = set()
 
     def __init__(self, store: Any, handle: Any, number: int, size: int) -> None:
-        Snapshot.count += 1
+        self.live.add(id(self))
         self.size = size
         self._store = store
         self._handle = handle
@@ -103,10 +125,14 @@ class Snapshot:
                 "a value of a database cannot be read in a child process: get it there"
             )
         with self._lock, self._store.sqlite_errors():
-            return self._handle.blobs.read(self._number, size, position)  # type: ignore[no-any-return]
+            self._handle.users += 1
+            try:
+                return self._handle.blobs.read(self._number, size, position)  # type: ignore[no-any-return]
+            finally:
+                self._handle.users -= 1
 
     def __del__(self) -> None:
-        Snapshot.count -= 1
+        self.live.discard(id(self))
 
 
 class LateBlobValue(Value):
@@ -131,21 +157,19 @@ class LateBlobValue(Value):
         return self.range()
 
     def range(self, start: int | None = None, end: int | None = None) -> BinaryIO:
-        return source_stream(self._kept(), start, end)
-
-    def _kept(self) -> Source:
         # An open stream must keep what it has opened.
-        with self._store.temporary_file() as file:
-            position = 0
-            while position < (self.size or 0):
-                piece = self._store.read_blob(
-                    self._number, min(16 * CHUNK, (self.size or 0) - position), position
-                )
+        begin, stop = slice_bounds(start, end, self.size or 0)
+        return source_stream(self.copied(begin, stop))
+
+    def copied(self, begin: int, stop: int) -> OpenFile:
+        """Return a part of the blob, copied to an unnamed file."""
+        with self._store.temporary_file() as file, os_errors(self._key):
+            position = begin
+            while position < stop:
+                piece = self._store.read_blob(self._number, min(16 * CHUNK, stop - position), position)
                 if not piece:
-                    raise StoreError(
-                        f"{self._key!r} was changed since it was looked up", key=self._key
-                    )
+                    raise StoreError(f"{self._key!r} was changed since it was looked up", key=self._key)
                 file.write(piece)
                 position += len(piece)
             file.flush()
-            return OpenFile(os.dup(file.fileno()), position)
+            return OpenFile(os.dup(file.fileno()), stop - begin)

@@ -11,6 +11,8 @@ from itertools import tee as _tee
 from operator import index
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
+from .errors import shown
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -38,18 +40,16 @@ class Source(Protocol):
 def check_buffer_size(buffer_size: int) -> int:
     """Return `buffer_size`, or raise TypeError or ValueError."""
     if not isinstance(buffer_size, int) or isinstance(buffer_size, bool):
-        raise TypeError(f"buffer_size is an int, not {type(buffer_size).__name__}: {buffer_size!r}")
+        raise TypeError(f"buffer_size is an int, not {shown(buffer_size)}")
     if buffer_size <= 0:
-        raise ValueError(f"buffer_size is positive, not {buffer_size}")
+        raise ValueError(f"buffer_size is positive, not {shown(buffer_size)}")
     return buffer_size
 
 
 def check_readable(stream: object) -> None:
     """Raise TypeError where `stream` is nothing that can be read from."""
     if not callable(getattr(stream, "read", None)):
-        raise TypeError(
-            f"data is a readable binary stream, not {type(stream).__name__}: {stream!r:.80}"
-        )
+        raise TypeError(f"data is a readable binary stream, not {shown(stream)}")
 
 
 def slice_bounds(start: int | None, end: int | None, size: int) -> tuple[int, int]:
@@ -64,14 +64,12 @@ def _bound(name: str, value: int | None) -> int | None:
     try:
         return index(value)
     except TypeError:
-        raise TypeError(
-            f"{name} is an int or None, not {type(value).__name__}: {value!r}"
-        ) from None
+        raise TypeError(f"{name} is an int or None, not {shown(value)}") from None
 
 
-def check_bounds(start: int | None, end: int | None) -> None:
-    """Raise TypeError where these are no bounds of a slice."""
-    slice_bounds(start, end, 0)
+def check_bounds(start: int | None, end: int | None) -> tuple[int | None, int | None]:
+    """Return exact ints, or raise TypeError where these are no bounds of a slice."""
+    return _bound("start", start), _bound("end", end)
 
 
 def buffer_iterator(
@@ -102,9 +100,15 @@ def buffer_iterator(
     TypeError
         If the stream yields anything but bytes: text, or None from a non-blocking stream.
     ValueError
-        If buffer_size is not positive.
+        If buffer_size is not positive, or max_bytes is negative.
     """
+    check_readable(filelike)
     check_buffer_size(buffer_size)
+    if max_bytes is not None:
+        if not isinstance(max_bytes, int) or isinstance(max_bytes, bool):
+            raise TypeError(f"max_bytes is an int or None, not {shown(max_bytes)}")
+        if max_bytes < 0:
+            raise ValueError(f"max_bytes is not negative: {shown(max_bytes)}")
     return _buffers(filelike, buffer_size, progress, max_bytes)
 
 
@@ -134,7 +138,7 @@ def as_bytes(data: object, what: str) -> bytes:
     """Return bytes-like `data` as bytes; TypeError for text, None and the rest."""
     if isinstance(data, bytes | bytearray | memoryview):
         return bytes(data)
-    raise TypeError(f"{what} must give bytes, not {type(data).__name__}: {data!r:.40}")
+    raise TypeError(f"{what} must give bytes, not {shown(data)}")
 
 
 class CountingStream:
@@ -146,7 +150,7 @@ class CountingStream:
         self._done = 0
 
     def read(self, size: int, /) -> bytes:
-        data = self._stream.read(size)
+        data = as_bytes(self._stream.read(size), "the stream's read()")
         if data and self._progress is not None:
             self._done += len(data)
             self._progress(step=self._done)
@@ -181,6 +185,9 @@ class BufferIteratorIO(io.RawIOBase):
         stream calls it.
     """
 
+    # For close(), which is called when an object is dropped that was refused by its constructor.
+    _iterator: Iterator[bytes] = iter(())
+
     def __init__(self, iterator: Iterable[bytes]) -> None:
         super().__init__()
         self._iterator = iter(iterator)
@@ -189,31 +196,38 @@ class BufferIteratorIO(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def _take(self, size: int) -> memoryview:
         if self.closed:
             raise ValueError("I/O operation on closed file")
-        while not self._rest:
+        while size and not self._rest:
             for piece in self._iterator:
                 self._rest = memoryview(as_bytes(piece, "the iterator"))
                 break
             else:
-                return 0
-        size = min(len(buffer), len(self._rest))
-        buffer[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size
+                break
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        return taken
 
-    def read(self, buffer_size: int | None = BUFFER_SIZE, /) -> bytes:
-        # Its default makes 0.8's read() without an argument; -1 and None read to the end, as
-        # everywhere.
-        return super().read(-1 if buffer_size is None else buffer_size) or b""
+    def readinto(self, buffer: Any) -> int:
+        target = memoryview(buffer).cast("B")
+        taken = self._take(len(target))
+        target[: len(taken)] = taken
+        return len(taken)
+
+    def read(self, buffer_size: int | None = BUFFER_SIZE) -> bytes:
+        # Its name and default are 0.8's; -1 and None read to the end, as everywhere.
+        if buffer_size is None or buffer_size < 0:
+            return self.readall()
+        return bytes(self._take(index(buffer_size)))
 
     def close(self) -> None:
-        if not self.closed:
-            close = getattr(self._iterator, "close", None)
-            if close is not None:
-                close()
-        super().close()
+        try:
+            if not self.closed:
+                close = getattr(self._iterator, "close", None)
+                if close is not None:
+                    close()
+        finally:
+            super().close()
 
 
 class SourceReader(io.RawIOBase):
@@ -235,11 +249,12 @@ class SourceReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         if self.closed:
             raise ValueError("I/O operation on closed file")
-        want = min(len(buffer), self._size - self._position)
+        target = memoryview(buffer).cast("B")
+        want = min(len(target), self._size - self._position)
         if want <= 0:
             return 0
         piece = self._source.pread(want, self._begin + self._position)
-        buffer[: len(piece)] = piece
+        target[: len(piece)] = piece
         self._position += len(piece)
         return len(piece)
 
@@ -267,7 +282,11 @@ def source_stream(source: Source, start: int | None = None, end: int | None = No
 
 
 def skip(stream: Readable, count: int) -> None:
-    """Read and drop up to `count` bytes."""
+    """Pass over up to `count` bytes, without reading them where the stream can do that."""
+    seekable = getattr(stream, "seekable", None)
+    if seekable is not None and seekable():
+        cast(BinaryIO, stream).seek(count, io.SEEK_CUR)
+        return
     for _ in buffer_iterator(stream, min(BUFFER_SIZE, max(count, 1)), max_bytes=count):
         pass
 
@@ -342,6 +361,21 @@ def add_context_manager_support(filelike: Any) -> Any:
     kind = type(filelike)
     if not (hasattr(kind, "__enter__") and hasattr(kind, "__exit__")):
         # The with statement looks the methods up on the class, never on the instance.
-        methods = {"__enter__": lambda self: self, "__exit__": lambda self, *exc_info: self.close()}
-        filelike.__class__ = type(kind.__name__, (kind,), methods)
+        # Slots keep the layout, without which an object cannot change its class.
+        body = {
+            "__slots__": (),
+            "__module__": kind.__module__,
+            "__enter__": _enter,
+            "__exit__": _exit,
+        }
+        filelike.__class__ = type(kind.__name__, (kind,), body)
     return filelike
+
+
+def _enter(filelike: Any) -> Any:
+    return filelike
+
+
+def _exit(filelike: Any, *exc_info: object) -> None:
+    # Whatever close() returns, it is no reason to swallow an exception.
+    filelike.close()

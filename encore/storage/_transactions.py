@@ -8,10 +8,16 @@ stores built on BaseStore need neither.
 from __future__ import annotations
 
 import sys
+from _thread import RLock
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from .events import StoreModificationEvent, StoreTransactionEndEvent, StoreTransactionStartEvent
+from .events import (
+    StoreModificationEvent,
+    StoreTransactionEndEvent,
+    StoreTransactionStartEvent,
+)
 
 if TYPE_CHECKING:
     from .abstract_store import AbstractReadOnlyStore
@@ -21,6 +27,9 @@ _Self = TypeVar("_Self", bound="DummyTransactionContext")
 # class -> store id -> context; a context holds its store, so that an id cannot come back while it
 # is in here.
 _live: WeakKeyDictionary[type, WeakValueDictionary[int, Any]] = WeakKeyDictionary()
+# The weak dictionaries are not safe against threads that miss the same key at once. Re-entrant,
+# because a finalizer may run in between and begin a transaction.
+_live_lock = RLock()
 
 
 class DummyTransactionContext:
@@ -34,15 +43,18 @@ class DummyTransactionContext:
     store: AbstractReadOnlyStore
 
     def __new__(cls: type[_Self], store: AbstractReadOnlyStore) -> _Self:
-        contexts = _live.setdefault(cls, WeakValueDictionary())
-        context: _Self | None = contexts.get(id(store))
-        if context is None:
-            context = super().__new__(cls)
-            context.store = store
-            context._prepare()
-            # Of two threads that come here at once one wins.
-            context = contexts.setdefault(id(store), context)
+        fresh = super().__new__(cls)
+        fresh.store = store
+        fresh._prepare()
+        with _live_lock:
+            context: _Self = _live.setdefault(cls, WeakValueDictionary()).setdefault(
+                id(store), fresh
+            )
         return context
+
+    def __init__(self, store: AbstractReadOnlyStore) -> None:
+        # Nothing: the context may be in use. But a subclass's constructor calls it.
+        pass
 
     def _prepare(self) -> None:
         pass
@@ -95,18 +107,25 @@ class SimpleTransactionContext(DummyTransactionContext):
 
     def __enter__(self: _Self) -> _Self:
         assert isinstance(self, SimpleTransactionContext)
-        if self._depth == 0:
-            self.begin()
-            manager = self.store.event_manager
-            self._held = []
-            manager.connect(
+        if self._depth:
+            self._depth += 1
+            return self
+        self.begin()
+        self._depth = 1
+        # The store's manager may be another one when the transaction ends.
+        self._manager = self.store.event_manager
+        self._held = []
+        try:
+            self._manager.connect(
                 StoreModificationEvent,
                 self._hold,
                 filter={"source": self.store},
                 priority=sys.maxsize,
             )
-            manager.emit(StoreTransactionStartEvent(self.store))
-        self._depth += 1
+            self._manager.emit(StoreTransactionStartEvent(self.store))
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
@@ -125,8 +144,9 @@ class SimpleTransactionContext(DummyTransactionContext):
             else:
                 self.rollback()
         finally:
-            manager = self.store.event_manager
-            manager.disconnect(StoreModificationEvent, self._hold)
+            manager = self._manager
+            with suppress(KeyError):  # a tracer may have vetoed that it was connected
+                manager.disconnect(StoreModificationEvent, self._hold)
             manager.emit(StoreTransactionEndEvent(self.store, state=state))
             held, self._held = self._held, []
             if state == "done":

@@ -2,7 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .abstract_store import AbstractAuthorizingStore, AbstractReadOnlyStore, AbstractStore
+    from .base_store import BaseReadOnlyStore, BaseStore
+    from .copying import CopyReport, copy_store
+    from .dict_memory_store import DictMemoryStore
+    from .directory_store import DirectoryStore
+    from .errors import AuthorizationError, PreconditionError, StoreError, StoreOSError
+    from .events import (
+        StoreDeleteEvent,
+        StoreEvent,
+        StoreKeyEvent,
+        StoreModificationEvent,
+        StoreProgressEndEvent,
+        StoreProgressEvent,
+        StoreProgressStartEvent,
+        StoreProgressStepEvent,
+        StoreSetEvent,
+        StoreTransactionEndEvent,
+        StoreTransactionEvent,
+        StoreTransactionStartEvent,
+        StoreUpdateEvent,
+    )
+    from .file_value import FileValue
+    from .filesystem_store import FileSystemStore, FileSystemStoreError, init_shared_store
+    from .mapping import ReadOnlyStoreMapping, StoreMapping
+    from .opener import open_store
+    from .sqlite_store import SqliteStore
+    from .string_value import StringValue
+    from .url_value import URLValue
+    from .value import Value
+    from .wrapper_store import WrapperStore
 
 _HOME = {
     "abstract_store": ["AbstractAuthorizingStore", "AbstractReadOnlyStore", "AbstractStore"],
@@ -38,7 +70,46 @@ _HOME = {
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = sorted(_MODULES)  # noqa: PLE0605 - derived, so that a name stands once
+__all__ = [
+    "AbstractAuthorizingStore",
+    "AbstractReadOnlyStore",
+    "AbstractStore",
+    "AuthorizationError",
+    "BaseReadOnlyStore",
+    "BaseStore",
+    "CopyReport",
+    "DictMemoryStore",
+    "DirectoryStore",
+    "FileSystemStore",
+    "FileSystemStoreError",
+    "FileValue",
+    "PreconditionError",
+    "ReadOnlyStoreMapping",
+    "SqliteStore",
+    "StoreDeleteEvent",
+    "StoreError",
+    "StoreEvent",
+    "StoreKeyEvent",
+    "StoreMapping",
+    "StoreModificationEvent",
+    "StoreOSError",
+    "StoreProgressEndEvent",
+    "StoreProgressEvent",
+    "StoreProgressStartEvent",
+    "StoreProgressStepEvent",
+    "StoreSetEvent",
+    "StoreTransactionEndEvent",
+    "StoreTransactionEvent",
+    "StoreTransactionStartEvent",
+    "StoreUpdateEvent",
+    "StringValue",
+    "URLValue",
+    "Value",
+    "WrapperStore",
+    "copy_store",
+    "init_shared_store",
+    "open_store",
+]
 
 
 def __getattr__(name: str) -> Any:

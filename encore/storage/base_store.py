@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from ..events.abstract_event_manager import BaseEventManager
+    from ._changes import Observer
 
     Metadata = dict[str, Any]
 
@@ -489,7 +490,10 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
         metadata = normalise(metadata)
         condition = Condition.of(if_match, if_none_match)
         self._check_connected()
-        for change in self._perform(lambda: self._modify(key, None, metadata, merge, condition)):
+        observer = self._state.observer
+        for change in self._perform(
+            lambda: self._modify(key, None, metadata, merge, condition, observer)
+        ):
             self._tell(change)
 
     def delete(
@@ -506,7 +510,7 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
             if head is None:
                 raise KeyError(key)
             self._remove(key)
-            return Change(StoreDeleteEvent, key, head.metadata or {}, self._state.observers)
+            return Change(StoreDeleteEvent, key, head.metadata or {}, self._state.observer)
 
         for change in self._perform(step):
             self._tell(change)
@@ -544,16 +548,22 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
         if condition is not None:
             # Asked again when it counts; but a stream should not be used up for nothing.
             condition.check(key, self._head(key))
-        with progress(
-            self, "Writing", key, lambda: self._shown_metadata(key, metadata), size
-        ) as step:
-            staged = self._stage(buffer_iterator(stream, buffer_size, step), size)
-            try:
-                changes = self._perform(
-                    lambda: self._modify(key, staged, metadata, False, condition)
-                )
-            finally:
-                self._discard(staged)
+        state = self._state
+        # What listeners, and the stream, do meanwhile is their own doing.
+        observer, state.observer = state.observer, None
+        try:
+            with progress(
+                self, "Writing", key, lambda: self._shown_metadata(key, metadata), size
+            ) as step:
+                staged = self._stage(buffer_iterator(stream, buffer_size, step), size)
+                try:
+                    changes = self._perform(
+                        lambda: self._modify(key, staged, metadata, False, condition, observer)
+                    )
+                finally:
+                    self._discard(staged)
+        finally:
+            state.observer = observer
         for change in changes:
             self._tell(change)
 
@@ -570,6 +580,7 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
         metadata: Metadata | None,
         merge: bool,
         condition: Condition | None,
+        observer: Observer | None,
     ) -> Change:
         """Write data, metadata or both; one home for the rules of conditions, merging and stamps."""
         head = self._head(key)
@@ -592,4 +603,4 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
             )
         self._save(key, staged, new)
         kind = StoreSetEvent if head is None else StoreUpdateEvent
-        return Change(kind, key, metadata if metadata is not None else {}, self._state.observers)
+        return Change(kind, key, {} if metadata is None else metadata, observer)

@@ -55,6 +55,16 @@ def from_os_error(error: OSError, key: str | None = None) -> StoreOSError:
     return StoreOSError(*args, key=key)
 
 
+def shown(value: object) -> str:
+    """Describe a value that is refused: its type and the beginning of its repr."""
+    try:
+        text = repr(value[:80] if isinstance(value, bytes | bytearray) else value)
+    except Exception:
+        # An int of thousands of digits has none, and a stranger's may do anything.
+        text = "..."
+    return f"{type(value).__name__}: {text:.80}"
+
+
 @contextmanager
 def os_errors(key: str | None = None) -> Iterator[None]:
     """Turn an OSError in the block into a StoreOSError."""

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ._metadata import copy_of, digest, normalise
-from ._streams import Source, source_stream
+from ._streams import Source, check_bounds, source_stream
 from .errors import StoreError, os_errors
 from .value import Value
 
@@ -83,32 +83,39 @@ class FileValue(Value):
     def __repr__(self) -> str:
         return f"FileValue({self.path!r})"
 
+    def _status(self) -> os.stat_result:
+        with os_errors():
+            return os.stat(self.path)
+
     @property
     def size(self) -> int:  # type: ignore[override]
-        return os.stat(self.path).st_size
+        return self._status().st_size
 
     @property
     def created(self) -> float:  # type: ignore[override]
         # No portable birth time: the change time is what 0.8 gave.
-        return os.stat(self.path).st_ctime
+        return self._status().st_ctime
 
     @property
     def modified(self) -> float:  # type: ignore[override]
-        return os.stat(self.path).st_mtime
+        return self._status().st_mtime
 
     @property
     def etag(self) -> str:  # type: ignore[override]
-        status = os.stat(self.path)
+        status = self._status()
         return digest(status.st_ino, status.st_mtime_ns, status.st_size, self._metadata)
 
     @property
     def data(self) -> BinaryIO:
-        return open(self.path, "rb")
+        with os_errors():
+            return open(self.path, "rb")
 
     @property
     def metadata(self) -> dict[str, Any]:
         return copy_of(self._metadata)
 
     def range(self, start: int | None = None, end: int | None = None) -> BinaryIO:
-        source: Source = open_file(self.path)
+        start, end = check_bounds(start, end)
+        with os_errors():
+            source: Source = open_file(self.path)
         return source_stream(source, start, end)

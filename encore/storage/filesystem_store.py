@@ -7,13 +7,14 @@ names in _filenames.py.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._filenames import decode, encode, is_digest, is_plain, may_be_old
-from ._pair_directory import DATA, Pair, PairDirectory, Replacement, Staged, Stamps
+from ._pair_directory import DATA, Pair, PairDirectory, Replacement, Staged, Stamps, read_file, unlink
 from ._streams import ForeignErrors
 from .base_store import Head, no_positional_manager
 from .errors import StoreError, from_os_error, os_errors
@@ -60,10 +61,21 @@ def init_shared_store(path: str | os.PathLike[str], magic_fname: str = MAGIC) ->
         os.makedirs(root, exist_ok=True)
         if os.path.exists(magic):
             return
-        temporary = f"{magic}.{os.urandom(6).hex()}"
-        with open(temporary, "x", encoding="ascii") as file:
-            file.write(f"__version__ = {VERSION}\n")
-        os.replace(temporary, magic)
+        temporary = os.path.join(root, f".FS{os.urandom(6).hex()}")
+        try:
+            with open(temporary, "x", encoding="ascii") as file:
+                file.write(f"__version__ = {VERSION}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, magic)
+        except BaseException:
+            unlink(temporary)
+            raise
+        folder = os.open(root, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
@@ -122,7 +134,7 @@ class FileSystemStore(OverlayStore):
     It needs a local file system with POSIX semantics: atomic rename and flock().
     """
 
-    _transient = OverlayStore._transient | {"_mutex", "_pairs", "_lock_fd", "_folds"}
+    _transient = OverlayStore._transient | {"_mutex", "_pairs", "_locked", "_folds"}
     _state: _State
 
     def __init__(
@@ -144,21 +156,21 @@ class FileSystemStore(OverlayStore):
     def _prepare(self) -> None:
         super()._prepare()
         self._state = _State()
-        self._mutex = threading.Lock()
+        # Re-entrant only because such a lock knows whether this thread holds it.
+        self._mutex = threading.RLock()
         self._pairs: PairDirectory | None = None
-        self._lock_fd: int | None = None
+        #: Where the thread that has the mutex holds the lock of the directory.
+        self._locked: PairDirectory | None = None
         self._folds = False
 
     def _forked(self) -> None:
         super()._forked()
         self._state = _State()
-        self._mutex = threading.Lock()
-        # The parent goes on with its own: locks of flock() belong to what both have open.
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
-        if self._pairs is not None:
-            self._pairs.forget()
+        self._mutex = threading.RLock()
+        for pairs in {self._pairs, self._locked}:
+            if pairs is not None:
+                pairs.forget()
+        self._locked = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.path!r})"
@@ -170,15 +182,14 @@ class FileSystemStore(OverlayStore):
         if not os.path.isdir(self.path):
             raise FileSystemStoreError(f"there is no directory {self.path!r}")
         try:
-            with open(
-                os.path.join(self.path, self.magic_fname), encoding="utf-8", errors="replace"
-            ) as file:
-                text = file.read(1000)
+            magic = read_file(os.path.join(self.path, self.magic_fname))
         except OSError as error:
+            raise FileSystemStoreError(f"{self.path!r} cannot be read: {error.strerror}") from error
+        if magic is None:
             raise FileSystemStoreError(
                 f"{self.path!r} is no file system store: it has no {self.magic_fname!r} (see init_shared_store)"
-            ) from error
-        name, _, version = text.partition("=")
+            )
+        name, _, version = magic[:1000].decode(errors="replace").partition("=")
         if name.strip() == "__version__" and version.strip().isdecimal() and int(version) > VERSION:
             raise FileSystemStoreError(
                 f"{self.path!r} was made by a newer encore: version {version.strip()}"
@@ -194,12 +205,14 @@ class FileSystemStore(OverlayStore):
 
     def _close(self) -> None:
         pairs, self._pairs = self._pairs, None
-        with self._mutex:
-            if pairs is not None:
-                pairs.close()
-            if self._lock_fd is not None:
-                os.close(self._lock_fd)
-                self._lock_fd = None
+        # Otherwise another thread is in the middle of a change; the session ends when that is over
+        # and nothing refers to it any more.
+        if self._mutex.acquire(blocking=False):
+            try:
+                if pairs is not None:
+                    pairs.close()
+            finally:
+                self._mutex.release()
 
     @property
     def _directory(self) -> PairDirectory:
@@ -220,6 +233,13 @@ class FileSystemStore(OverlayStore):
     def _is_exact(self, name: str) -> bool:
         return not self._folds or name + DATA in os.listdir(self.path)
 
+    def _names_of(self, key: str) -> list[str]:
+        """Return all the names under which a key is there."""
+        names = [name for name in {self._name(key), encode(key)} if self._directory.holds(name)]
+        if may_be_old(key) and key not in names and self._directory.holds(key) and self._is_exact(key):
+            names.append(key)
+        return names
+
     def _keys_and_names(self) -> list[tuple[str, str]]:
         found: dict[str, str] = {}
         for name in self._directory.names():
@@ -234,11 +254,10 @@ class FileSystemStore(OverlayStore):
             return name
         if is_digest(name):
             try:
-                with open(f"{self.path}/{name}.key", encoding="utf-8", newline="") as file:
-                    key = file.read(2000)
+                key = str(read_file(f"{self.path}/{name}.key") or b"", "utf-8")
             except (OSError, UnicodeDecodeError):
                 return None
-            return key if encode(key) == name else None
+            return key if key and encode(key) == name else None
         key = decode(name) or name
         try:
             key.encode()
@@ -261,8 +280,13 @@ class FileSystemStore(OverlayStore):
 
     def _walk(self, names: list[tuple[str, str]]) -> Iterator[tuple[str, _Record]]:
         for key, name in names:
-            with os_errors(key):
+            try:
                 pair = self._directory.look(name)
+            except OSError as error:
+                if error.errno in (errno.EACCES, errno.EPERM, errno.EIO):
+                    # One that cannot be read hides no other.
+                    continue
+                raise from_os_error(error, key) from error
             if pair is not None:
                 yield key, _record(pair)
 
@@ -310,8 +334,8 @@ class FileSystemStore(OverlayStore):
             self._damaged(key)
         if file.size <= _SMALL:
             data = file.pread(file.size, 0)
-            if len(data) < file.size:
-                data += b"".join(iter(lambda: file.pread(_SMALL, len(data)), b""))
+            while len(data) < file.size and (more := file.pread(file.size - len(data), len(data))):
+                data += more
             return StringValue.of_normalised(data, metadata, head.created, head.modified)
         source: OpenFile | LateFile = file
         if OpenFile.count > _MAX_OPEN and pair is not None:
@@ -321,52 +345,30 @@ class FileSystemStore(OverlayStore):
     # Writing
 
     def _lock(self) -> None:
-        import fcntl
-
         deadline = time.monotonic() + LOCK_TIMEOUT
+        # First, since an interrupt may come anywhere; _unlock() undoes what was done.
+        self._state.locked = True
         if not self._mutex.acquire(timeout=LOCK_TIMEOUT):
             raise StoreError(f"{self!r} is locked by another thread")
-        try:
-            pairs = self._directory
-            with os_errors():
-                if self._lock_fd is None:
-                    pairs.start()
-                    self._lock_fd = os.open(
-                        f"{pairs.folder}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
-                    )
-                    self._wait(fcntl, deadline)
-                    pairs.sweep()
-                else:
-                    self._wait(fcntl, deadline)
-                    if pairs.has_journal():
-                        pairs.recover()
-        except BaseException:
-            self._release_file_lock()
-            self._mutex.release()
-            raise
-
-    def _wait(self, fcntl: Any, deadline: float) -> None:
-        pause = 0.0002
-        while True:
-            try:
-                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                # flock() cannot wait for a limited time.
-                if time.monotonic() > deadline:
-                    raise StoreError(f"{self!r} is locked by another process") from None
-                time.sleep(pause)
-                pause = min(2 * pause, 0.01)
-
-    def _release_file_lock(self) -> None:
-        import fcntl
-
-        if self._lock_fd is not None:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+        self._locked = self._directory
+        with os_errors():
+            self._locked.lock(deadline)
 
     def _unlock(self) -> None:
-        self._release_file_lock()
-        self._mutex.release()
+        if not self._mutex.acquire(blocking=False):
+            # Another thread has it: this one never got it.
+            return
+        try:
+            pairs, self._locked = self._locked, None
+            if pairs is not None:
+                pairs.unlock()
+        finally:
+            self._mutex.release()
+            try:
+                self._mutex.release()
+            except RuntimeError:
+                # This thread was interrupted before it got it.
+                pass
 
     def _stage(self, chunks: Iterator[bytes], size: int | None) -> Staged:
         foreign = ForeignErrors(chunks)
@@ -396,22 +398,33 @@ class FileSystemStore(OverlayStore):
 
     def _apply(self, overlay: dict[str, Any]) -> None:
         pairs = self._directory
+        if pairs is not self._locked:
+            raise StoreError(f"{self!r} was disconnected in the middle of a transaction")
+        names_of_keys: list[str] = []
+        replacements, removals = [], []
         with os_errors():
-            replacements, removals = [], []
-            for key, record in overlay.items():
-                name = self._name(key)
-                if record is not None:
-                    if is_digest(name) and not os.path.lexists(f"{self.path}/{name}.key"):
-                        pairs.write_new(f"{name}.key", key.encode())
+            try:
+                for key, record in overlay.items():
+                    if record is None:
+                        removals += self._names_of(key)
+                        continue
+                    name = self._name(key)
+                    if is_digest(name):
+                        names_of_keys.append(name)
+                        if self._key(name) != key:
+                            pairs.write_new(f"{name}.key", key.encode())
                     replacements.append(self._replacement(name, record))
-                elif pairs.holds(name):
-                    removals.append(name)
-            if len(replacements) == 1 and not removals:
-                pairs.replace(replacements[0])
-            elif len(removals) == 1 and not replacements:
-                pairs.remove(removals[0])
-            elif replacements or removals:
-                pairs.commit(replacements, removals)
+                names_of_keys += filter(is_digest, removals)
+                if len(replacements) == 1 and not removals:
+                    pairs.replace(replacements[0])
+                elif len(removals) == 1 and not replacements:
+                    pairs.remove(removals[0])
+                elif replacements or removals:
+                    pairs.commit(replacements, removals)
+            finally:
+                for name in names_of_keys:
+                    if not pairs.holds(name):
+                        unlink(f"{self.path}/{name}.key")
 
     @staticmethod
     def _replacement(name: str, record: _Record) -> Replacement:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,3 +56,9 @@ class StoreMapping(ReadOnlyStoreMapping, MutableMapping[str, bytes]):
 
     def __delitem__(self, key: str) -> None:
         self.store.delete(key)
+
+    def clear(self) -> None:
+        # The inherited one looks for a first key and reads its data, for each key again.
+        for key in self:
+            with suppress(KeyError):
+                self.store.delete(key)

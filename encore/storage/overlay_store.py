@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     Metadata = dict[str, Any]
 
+__all__ = ["LOCK_TIMEOUT", "OverlayState", "OverlayStore"]
+
 # Seconds that a writer waits for another one, which may be a transaction of any length. SQLite's
 # advice for its own busy timeout is "several seconds"; all our stores wait as long.
 LOCK_TIMEOUT = 30.0

@@ -2,12 +2,19 @@
 
 The table is that of EnCore 0.8, five columns; other programs may insert rows by position. Data of
 more than 64 KiB stand in a table of chunks beside it, see _sqlite_blobs.py. Metadata are written
-as JSON; the pickles of
-0.8 are read, see _pickles.py.
+as JSON; the pickles of 0.8 are read, see _pickles.py.
 
 Each thread has a connection of its own. The database is in WAL mode where that can be had, so that
 readers and the one writer do not wait for each other, and a value that is too large to be read at
 once is read from a snapshot.
+
+No connection is closed by another thread than the one that uses it (that crashes the interpreter):
+disconnect() drops the references to them, and they are closed as soon as nobody uses them.
+
+SQLite keeps its locks in tables of the process, which a child inherits without the locks ("How To
+Corrupt An SQLite Database File", 2.6: carrying an open connection across a fork). Therefore idle
+connections are dropped before a fork; of those that cannot be, the child closes what has nothing
+to undo in the memory that it shares with its parent.
 """
 
 from __future__ import annotations
@@ -16,14 +23,18 @@ import errno
 import os
 import sys
 import threading
+from io import BytesIO
+from math import isfinite
 from typing import TYPE_CHECKING, Any, BinaryIO
 from weakref import WeakSet, finalize
 
-from ._keys import prefix_end
+from ._keys import check_key, prefix_end
 from ._metadata import dumps, loads, matches, normalise
-from ._sqlite_blobs import CHUNK, Blobs, LateBlobValue, Snapshot, chunk_rows, new_number
+from ._sqlite_blobs import CHUNK, NUMBER, Blobs, LateBlobValue, Snapshot, chunk_rows, is_number, new_number
+from ._streams import check_bounds, slice_bounds
 from .base_store import BaseStore, Head, no_positional_manager
-from .errors import StoreError, StoreOSError, os_errors
+from .errors import StoreError, StoreOSError, from_os_error, os_errors
+from .file_value import OpenFile
 from .string_value import StringValue
 from .value import SourceValue, Value
 
@@ -32,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ..events.abstract_event_manager import BaseEventManager
+    from ._streams import Source
 
     Metadata = dict[str, Any]
 
@@ -39,9 +51,11 @@ __all__ = ["SqliteStore"]
 
 _COLUMNS = "key text primary key, metadata dict, created float, modified float, data blob"
 _NEEDED = ("key", "metadata", "created", "modified", "data")
+_READ = "metadata, created, modified, data"
 
-# Seconds to wait for another writer.
+# Seconds to wait for another writer; milliseconds to wait for readers when WAL mode is asked for.
 _BUSY = 30.0
+_BUSY_SETUP = 1000
 
 # Rows fetched at a time by what walks over all of them.
 _PAGE = 1000
@@ -49,6 +63,17 @@ _PAGE = 1000
 # Read transactions that are kept open for large values; each costs three open files, and keeps the
 # WAL from shrinking.
 _MAX_SNAPSHOTS = 32
+
+# What is read at once of a large value.
+_SMALL_PART = 1 << 20
+
+# Copies of large values where there are no snapshots; each costs an open file.
+_MAX_COPIES = 128
+
+# A transaction that may have dirtied more bytes than this may have put pages into the WAL before
+# its commit: the page cache holds 2000 KiB. Every change counts as some pages.
+_SPILL = 1 << 20
+_PER_CHANGE = 1 << 14
 
 # What SQLite says when the operating system refused. The codes are no attributes before Python
 # 3.11.
@@ -78,17 +103,19 @@ if "sqlite3" in sys.modules:
 class _Errors:
     """Turns what sqlite3 raises into StoreErrors."""
 
+    __slots__ = ("_path",)
+
     def __init__(self, path: str) -> None:
         self._path = path
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Any:
         pass
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         if error is None or isinstance(error, StoreError):
             return
+        if isinstance(error, OSError):
+            raise from_os_error(error) from error
         import sqlite3
 
         if isinstance(error, sqlite3.Error):
@@ -96,9 +123,50 @@ class _Errors:
             number = _REFUSALS.get(text)
             if number is None:
                 raise StoreError(f"{text}: {self._path!r}") from error
-            if number == errno.ENOENT and os.path.exists(self._path):
-                number = errno.EISDIR if os.path.isdir(self._path) else errno.EACCES
+            if number == errno.ENOENT:
+                number = _why_not_opened(self._path)
             raise StoreOSError(number, text, self._path) from error
+
+
+class _Use(_Errors):
+    """Gives the connection of the calling thread for as long as it is used."""
+
+    __slots__ = ("_handle", "_store")
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._path = store._path
+        self._store = store
+        self._handle: _Handle | None = None
+
+    def __enter__(self) -> _Handle:
+        try:
+            self._handle = handle = self._store._handle()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        handle.users += 1
+        return handle
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        handle = self._handle
+        if handle is not None:
+            handle.users -= 1
+            self._handle = None
+        if error is not None:
+            super().__exit__(kind, error, traceback)
+
+
+def _why_not_opened(path: str) -> int:
+    # The file itself must not be opened to find out: closing it would end the locks that SQLite
+    # holds on it in this process (fcntl(2)).
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno or errno.EMFILE
+    if not os.path.exists(path):
+        folder = os.path.dirname(path)
+        return errno.EACCES if os.path.isdir(folder) else errno.ENOENT
+    return errno.EISDIR if os.path.isdir(path) else errno.EACCES
 
 
 class _Handle:
@@ -108,6 +176,25 @@ class _Handle:
         self.connection = connection
         self.blobs = Blobs(connection, chunks)
         self.owner = owner
+        #: Calls that use it now; more than one only where a finalizer runs inside a call.
+        self.users = 0
+        #: An estimate of what its transaction has changed, in bytes.
+        self.dirtied = 0
+
+    def rows(self, sql: str, values: Iterable[Any]) -> list[Any]:
+        """Return rows; with text as bytes where some of it is no UTF-8."""
+        import sqlite3
+
+        try:
+            return self.connection.execute(sql, tuple(values)).fetchall()
+        except sqlite3.OperationalError as error:
+            if "decode" not in str(error):
+                raise
+        self.connection.text_factory = bytes
+        try:
+            return self.connection.execute(sql, tuple(values)).fetchall()
+        finally:
+            self.connection.text_factory = str
 
     def close(self) -> None:
         self.connection.close()
@@ -119,8 +206,32 @@ class _Handles(threading.local):
     mine: _Handle | None = None
 
 
-# Connections that a child process inherited: closing them there might disturb what the parent does.
+# Connections that a child process inherited and may not close.
 _inherited: list[object] = []
+
+_connected: WeakSet[SqliteStore] | None = None
+
+
+def _watch(store: SqliteStore) -> None:
+    global _connected  # noqa: PLW0603 - made on first use, so that importing has no effect
+    if _connected is None:
+        _connected = WeakSet()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=_before_fork)
+    _connected.add(store)
+
+
+def _before_fork() -> None:
+    stores: list[SqliteStore] = []
+    for _ in range(1000):
+        try:
+            stores = list(_connected or ())
+            break
+        except RuntimeError:
+            # Another thread has just connected one.
+            continue
+    for store in stores:
+        store._drop_handles()
 
 
 class SqliteStore(BaseStore):
@@ -146,7 +257,10 @@ class SqliteStore(BaseStore):
     _transient = BaseStore._transient | {
         "_mutex",
         "_handles",
-        "_all_handles",
+        "_writer",
+        "_snapshots",
+        "_stranded",
+        "_utf8",
         "_owner",
         "_wal",
         "_path",
@@ -186,18 +300,36 @@ class SqliteStore(BaseStore):
         self._path = self.location
         self._cleanup: Any = None
         self._wal = False
+        self._utf8 = True
         self._owner: object | None = None
         self._fresh()
 
     def _fresh(self) -> None:
-        self._mutex = threading.Lock()
+        # Re-entrant only because such a lock knows whether this thread holds it.
+        self._mutex = threading.RLock()
         self._handles = _Handles()
-        self._all_handles: WeakSet[_Handle] = WeakSet()
+        self._writer: tuple[int, _Handle] | None = None
+        self._snapshots: WeakSet[_Handle] = WeakSet()
+        self._stranded = False
+
+    def _drop_handles(self) -> None:
+        """Forget all connections: those that nobody uses are closed now, the one in a transaction is kept."""
+        self._handles = _Handles()
 
     def _forked(self) -> None:
         super()._forked()
-        _inherited.extend((self._handles, *self._all_handles))
+        inherited, writer = list(self._snapshots), self._writer
+        if writer is not None:
+            inherited.append(writer[1])
         self._fresh()
+        for handle in inherited:
+            if handle.users == 0 and handle.dirtied <= _SPILL:
+                handle.close()
+            else:
+                # Undoing what is in the WAL would undo it for the parent; and a call that another
+                # thread was in holds locks for ever.
+                _inherited.append(handle)
+                self._stranded = True
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.location!r}, {self.table!r})"
@@ -227,19 +359,18 @@ class SqliteStore(BaseStore):
             self._path = os.path.join(folder, "memory.db")
             self._cleanup = finalize(self, _remove_folder, shutil.rmtree, folder, os.getpid())
         self._owner = object()
+        _watch(self)
         try:
-            with self.sqlite_errors():
-                connection = self._handle().connection
-                self._wal = self._set_up(connection)
+            with _Use(self) as handle:
+                self._wal = self._set_up(handle.connection)
         except BaseException:
             self._close()
             raise
 
     def _close(self) -> None:
         self._owner = None
-        self._handles = _Handles()
-        for handle in list(self._all_handles):
-            handle.close()
+        self._drop_handles()
+        self._writer = None
         if self._cleanup is not None:
             self._cleanup()
             self._cleanup = None
@@ -248,11 +379,16 @@ class SqliteStore(BaseStore):
     def _set_up(self, connection: sqlite3.Connection) -> bool:
         import sqlite3
 
+        connection.execute(f"PRAGMA busy_timeout={_BUSY_SETUP}")
         try:
             mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         except sqlite3.OperationalError:
-            # A database that cannot be written; whether it can be read is seen next.
+            # A database that is being read in another mode, or cannot be written; whether it can
+            # be read is seen next.
             mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+        connection.execute(f"PRAGMA busy_timeout={int(_BUSY * 1000)}")
+        # In UTF-16 the order of keys is another one.
+        self._utf8 = connection.execute("PRAGMA encoding").fetchone()[0] == "UTF-8"
         columns = self._column_names(connection)
         if not columns:
             connection.execute(f"CREATE TABLE IF NOT EXISTS {self._sql_table} ({_COLUMNS})")
@@ -279,6 +415,8 @@ class SqliteStore(BaseStore):
         owner = self._owner
         if owner is None:
             raise StoreError(f"{self!r} is not connected")
+        if self._stranded:
+            raise StoreError(f"{self!r} cannot be used in this process: it was forked in the middle of a large change")
         connection = sqlite3.connect(
             self._path, timeout=_BUSY, isolation_level=None, check_same_thread=False
         )
@@ -294,73 +432,106 @@ class SqliteStore(BaseStore):
     def _handle(self) -> _Handle:
         handle = self._handles.mine
         if handle is None or handle.owner is not self._owner:
-            handle = self._new_handle()
+            writer = self._writer
+            if writer is not None and writer[0] == threading.get_ident() and writer[1].owner is self._owner:
+                handle = writer[1]
+            else:
+                handle = self._new_handle()
             self._handles.mine = handle
-            self._all_handles.add(handle)
         return handle
 
     # Reading
 
     def _row(self, handle: _Handle, columns: str, key: str) -> Any:
-        return handle.connection.execute(
-            f"SELECT {columns} FROM {self._sql_table} WHERE key = ?", (key,)
-        ).fetchone()
+        sql = f"SELECT {columns} FROM {self._sql_table} WHERE key = ?"
+        for row in handle.rows(sql, (key,)):
+            return row
+        return None
 
     def _read(self, key: str) -> Value:
-        with self.sqlite_errors():
-            handle = self._handle()
-            row = self._row(handle, "metadata, created, modified, data", key)
-            if row is not None and isinstance(row[3], int):
-                return self._read_blob_value(handle, key)
+        with _Use(self) as handle:
+            row = self._row(handle, _READ, key)
+            if row is not None and is_number(row[3]):
+                return self._read_blob_value(handle, key, row)
         if row is None:
             raise KeyError(key)
+        return self._small_value(key, row)
+
+    def _small_value(self, key: str, row: Any) -> Value:
         metadata, created, modified, data = row
         return StringValue.of_normalised(
             _as_data(data), self._metadata(key, metadata), _as_stamp(created), _as_stamp(modified)
         )
 
-    def _read_blob_value(self, handle: _Handle, key: str) -> Value:
-        keep = (
-            self._wal and not handle.connection.in_transaction and Snapshot.count < _MAX_SNAPSHOTS
-        )
-        if keep:
-            handle = self._new_handle()
-        began = not handle.connection.in_transaction
-        if began:
+    def _read_blob_value(self, handle: _Handle, key: str, row: Any) -> Value:
+        inside = handle.connection.in_transaction
+        snapshots = self._wal and len(Snapshot.live) < _MAX_SNAPSHOTS
+        if snapshots:
+            other = self._new_handle()
+            other.connection.execute("BEGIN")
+            if not inside:
+                row = self._row(other, _READ, key)
+                if row is None:
+                    raise KeyError(key)
+                if not is_number(row[3]):
+                    # It was replaced by a small one since we looked.
+                    return self._small_value(key, row)
+            size = other.blobs.size(row[3])
+            if size is not None or not inside:
+                head = self._blob_head(key, row, size)
+                self._snapshots.add(other)
+                return _source_value(Snapshot(self, other, row[3], head.size), head)
+            # Only the transaction of this thread knows it.
+        if not inside:
             handle.connection.execute("BEGIN")
         try:
-            row = self._row(handle, "metadata, created, modified, data", key)
+            row = self._row(handle, _READ, key)
             if row is None:
                 raise KeyError(key)
-            metadata, created, modified, number = row
-            if not isinstance(number, int):
-                # It was replaced by a small one since we looked.
-                return StringValue.of_normalised(
-                    _as_data(number),
-                    self._metadata(key, metadata),
-                    _as_stamp(created),
-                    _as_stamp(modified),
-                )
-            size = handle.blobs.size(number)
-            if size is None:
-                raise StoreError(f"the data of {key!r} in {self!r} are damaged", key=key)
-            head = Head(
-                self._metadata(key, metadata), _as_stamp(created), _as_stamp(modified), size
-            )
-            if not keep:
-                return LateBlobValue(self, key, number, head)
-            snapshot = Snapshot(self, handle, number, size)
-            return SourceValue(
-                snapshot, head.metadata or {}, head.created, head.modified, head.etag
-            )
+            if not is_number(row[3]):
+                return self._small_value(key, row)
+            head = self._blob_head(key, row, handle.blobs.size(row[3]))
+            value = LateBlobValue(self, key, row[3], head)
+            if (self._wal and not snapshots) or OpenFile.count >= _MAX_COPIES:
+                return value
+            return _source_value(value.copied(0, head.size), head)
         finally:
-            if began and not keep:
+            if not inside:
                 handle.connection.execute("COMMIT")
+
+    def get_data_range(
+        self, key: str, start: int | None = None, end: int | None = None
+    ) -> BinaryIO:
+        # A small part of a large value is read at once: a snapshot would take ten times as long.
+        key = check_key(key)
+        check_bounds(start, end)
+        self._check_connected()
+        with _Use(self) as handle:
+            inside = handle.connection.in_transaction
+            if not inside:
+                handle.connection.execute("BEGIN")
+            try:
+                row = self._row(handle, NUMBER, key)
+                number = row and row[0]
+                size = number and handle.blobs.size(number)
+                if size:
+                    begin, stop = slice_bounds(start, end, size)
+                    if stop - begin <= _SMALL_PART:
+                        return BytesIO(handle.blobs.read(number, stop - begin, begin) if begin < stop else b"")
+            finally:
+                if not inside:
+                    handle.connection.execute("COMMIT")
+        return super().get_data_range(key, start, end)
+
+    def _blob_head(self, key: str, row: Any, size: int | None) -> Head:
+        if size is None:
+            raise StoreError(f"the data of {key!r} in {self!r} are damaged", key=key)
+        return Head(self._metadata(key, row[0]), _as_stamp(row[1]), _as_stamp(row[2]), size)
 
     def read_blob(self, number: int, size: int, position: int) -> bytes:
         """Return a part of a blob as it is now, nothing if it is gone."""
-        with self.sqlite_errors():
-            return self._handle().blobs.read(number, size, position)
+        with _Use(self) as handle:
+            return handle.blobs.read(number, size, position)
 
     def temporary_file(self) -> Any:
         """Return an unnamed file on the disk of the database."""
@@ -376,24 +547,18 @@ class SqliteStore(BaseStore):
         return metadata
 
     def _head(self, key: str) -> Head | None:
-        with self.sqlite_errors():
-            handle = self._handle()
-            row = self._row(
-                handle,
-                "metadata, created, modified, typeof(data), "
-                "CASE typeof(data) WHEN 'integer' THEN data ELSE length(CAST(data AS BLOB)) END",
-                key,
-            )
+        with _Use(self) as handle:
+            row = self._row(handle, f"metadata, created, modified, length(CAST(data AS BLOB)), {NUMBER}", key)
             if row is None:
                 return None
-            metadata, created, modified, kind, size = row
-            if kind == "integer":
-                size = handle.blobs.size(size)
+            metadata, created, modified, size, number = row
+            if number is not None:
+                size = handle.blobs.size(number)
         return Head(_parse(metadata), _as_stamp(created), _as_stamp(modified), size or 0)
 
     def _holds(self, key: str) -> bool:
-        with self.sqlite_errors():
-            return self._row(self._handle(), "1", key) is not None
+        with _Use(self) as handle:
+            return self._row(handle, "1", key) is not None
 
     def _walk(
         self,
@@ -403,33 +568,25 @@ class SqliteStore(BaseStore):
         limit: int | None = None,
     ) -> Iterator[Any]:
         """Return rows by key, page by page, so that the store may be changed meanwhile."""
-        conditions, bounds = [], []
-        if prefix:
-            conditions.append("key >= ?")
-            bounds.append(prefix)
-            end = prefix_end(prefix)
-            if end is not None:
-                conditions.append("key < ?")
-                bounds.append(end)
-        last = start_after
+        # Other programs may have put NULL or a blob there: those stand before and behind all text.
+        # One bound on each side: SQLite would search by the first and filter by the others.
+        lower, low = (">=", _as_bytes(prefix)) if prefix else (">", b"")
+        end = prefix_end(prefix)
+        upper, high = ("CAST(? AS TEXT)", [_as_bytes(end)]) if end is not None else ("x''", [])
+        if start_after is not None and _as_bytes(start_after) >= low:
+            lower, low = ">", _as_bytes(start_after)
         while limit is None or limit > 0:
             count = _PAGE if limit is None else min(limit, _PAGE)
-            where = conditions if last is None else [*conditions, "key > ?"]
-            values = bounds if last is None else [*bounds, last]
-            with self.sqlite_errors():
-                rows = (
-                    self._handle()
-                    .connection.execute(
-                        f"SELECT {columns} FROM {self._sql_table}{' WHERE ' if where else ''}{' AND '.join(where)} "
-                        f"ORDER BY key LIMIT {count}",
-                        values,
-                    )
-                    .fetchall()
+            with _Use(self) as handle:
+                rows = handle.rows(
+                    f"SELECT {columns} FROM {self._sql_table} WHERE key {lower} CAST(? AS TEXT) AND key < {upper} "
+                    f"ORDER BY key LIMIT {count}",
+                    (low, *high),
                 )
             yield from rows
             if len(rows) < count:
                 return
-            last = rows[-1][0]
+            lower, low = ">", _as_bytes(rows[-1][0])
             if limit is not None:
                 limit -= count
 
@@ -437,18 +594,24 @@ class SqliteStore(BaseStore):
         for key, stored in self._walk("key, metadata"):
             metadata = _parse(stored)
             # A damaged row matches nothing and hides nothing.
-            if (
-                metadata is not None
-                and isinstance(key, str)
-                and (not criteria or matches(metadata, criteria))
-            ):
-                yield key, metadata
+            if metadata is not None and (not criteria or matches(metadata, criteria)):
+                name = key if type(key) is str else _as_key(key)
+                if name is not None:
+                    yield name, metadata
 
     def _list(self, prefix: str = "") -> Iterable[str]:
-        return self._page(prefix, None, None)
+        return self._keys(prefix if self._utf8 else "", None, None)
 
     def _page(self, prefix: str, start_after: str | None, limit: int | None) -> Iterator[str]:
-        return (row[0] for row in self._walk("key", prefix, start_after, limit))
+        if not self._utf8:
+            return super()._page(prefix, start_after, limit)
+        return self._keys(prefix, start_after, limit)
+
+    def _keys(self, prefix: str, start_after: str | None, limit: int | None) -> Iterator[str]:
+        for (key,) in self._walk("key", prefix, start_after, limit):
+            name = key if type(key) is str else _as_key(key)
+            if name is not None:
+                yield name
 
     # Writing
 
@@ -483,50 +646,55 @@ class SqliteStore(BaseStore):
     def _begin(self) -> None:
         if not self._mutex.acquire(timeout=_BUSY):
             raise StoreError(f"{self!r} is locked by another thread")
-        self._state.__dict__["locked"] = True
-        with self.sqlite_errors():
-            self._handle().connection.execute("BEGIN IMMEDIATE")
+        with _Use(self) as handle:
+            handle.dirtied = 0
+            self._writer = threading.get_ident(), handle
+            handle.connection.execute("BEGIN IMMEDIATE")
 
     def _end(self) -> None:
-        if self._state.__dict__.pop("locked", False):
+        try:
+            # Raises RuntimeError where this thread does not hold it.
             self._mutex.release()
+        except RuntimeError:
+            pass
 
     def _commit(self) -> None:
-        with self.sqlite_errors():
-            self._in_transaction().execute("COMMIT")
+        with _Use(self) as handle:
+            self._in_transaction(handle).execute("COMMIT")
+            self._writer = None
         self._end()
 
     def _rollback(self) -> None:
+        writer = self._writer
         try:
-            handle = self._handles.mine
-            if handle is not None and handle.connection.in_transaction:
-                with self.sqlite_errors():
-                    handle.connection.execute("ROLLBACK")
+            if writer is not None and writer[0] == threading.get_ident():
+                if writer[1].connection.in_transaction:
+                    with _Errors(self._path):
+                        writer[1].connection.execute("ROLLBACK")
+                self._writer = None
         finally:
             self._end()
 
-    def _in_transaction(self) -> sqlite3.Connection:
-        connection = self._handle().connection
-        if not connection.in_transaction:
+    def _in_transaction(self, handle: _Handle) -> sqlite3.Connection:
+        if not handle.connection.in_transaction:
             # SQLite rolls back by itself after some errors, a full disk for one.
             raise StoreError(f"the transaction on {self!r} was rolled back after an error")
-        return connection
+        return handle.connection
 
     def _savepoint(self) -> None:
         # Savepoints of one name nest: ROLLBACK TO and RELEASE mean the newest.
-        with self.sqlite_errors():
-            self._in_transaction().execute("SAVEPOINT encore")
+        with _Use(self) as handle:
+            self._in_transaction(handle).execute("SAVEPOINT encore")
 
     def _rollback_to(self, savepoint: None) -> None:
-        with self.sqlite_errors():
-            connection = self._handle().connection
-            if connection.in_transaction:
-                connection.execute("ROLLBACK TO encore")
-                connection.execute("RELEASE encore")
+        with _Use(self) as handle:
+            if handle.connection.in_transaction:
+                handle.connection.execute("ROLLBACK TO encore")
+                handle.connection.execute("RELEASE encore")
 
     def _release(self, savepoint: None) -> None:
-        with self.sqlite_errors():
-            self._in_transaction().execute("RELEASE encore")
+        with _Use(self) as handle:
+            self._in_transaction(handle).execute("RELEASE encore")
 
     def _save(self, key: str, staged: Any, head: Head) -> None:
         assert head.metadata is not None
@@ -535,14 +703,17 @@ class SqliteStore(BaseStore):
             "created": head.created,
             "modified": head.modified,
         }
-        with self.sqlite_errors():
-            handle = self._handle()
-            old = self._row(handle, "CASE typeof(data) WHEN 'integer' THEN data END", key)
+        with _Use(self) as handle:
+            self._in_transaction(handle)
+            old = self._row(handle, NUMBER, key)
+            handle.dirtied += _PER_CHANGE + len(values["metadata"])
             if staged is not None or old is None:
                 if old is not None and old[0] is not None:
-                    handle.blobs.delete(old[0])
+                    self._remove_blob(handle, old[0])
                 values["data"] = staged or b""
-                if staged is not None and not isinstance(staged, bytes):
+                if isinstance(staged, bytes):
+                    handle.dirtied += len(staged)
+                elif staged is not None:
                     values["data"] = self._save_blob(handle, staged)
             names = ", ".join(values)
             if old is None:
@@ -558,19 +729,29 @@ class SqliteStore(BaseStore):
             f"CREATE TABLE IF NOT EXISTS {self._sql_chunks} (id integer primary key, bytes blob)"
         )
         number = new_number()
+        handle.dirtied += file.seek(0, os.SEEK_END)
         file.seek(0)
         connection.executemany(
             f"INSERT INTO {self._sql_chunks} VALUES (?, ?)", chunk_rows(number, file)
         )
         return number
 
+    def _remove_blob(self, handle: _Handle, number: int) -> None:
+        handle.dirtied += handle.blobs.size(number) or 0
+        handle.blobs.delete(number)
+
     def _remove(self, key: str) -> None:
-        with self.sqlite_errors():
-            handle = self._handle()
-            old = self._row(handle, "CASE typeof(data) WHEN 'integer' THEN data END", key)
+        with _Use(self) as handle:
+            self._in_transaction(handle)
+            handle.dirtied += _PER_CHANGE
+            old = self._row(handle, NUMBER, key)
             if old is not None and old[0] is not None:
-                handle.blobs.delete(old[0])
+                self._remove_blob(handle, old[0])
             handle.connection.execute(f"DELETE FROM {self._sql_table} WHERE key = ?", (key,))
+
+
+def _source_value(source: Source, head: Head) -> SourceValue:
+    return SourceValue(source, head.metadata or {}, head.created, head.modified, head.etag)
 
 
 def _check_table(table: str) -> str:
@@ -595,12 +776,12 @@ def _check_index_columns(columns: Iterable[str] | None) -> tuple[str, ...]:
 def _parse(stored: Any) -> Metadata | None:
     """Read what stands in the metadata column, None if it is damaged."""
     try:
-        if isinstance(stored, str) and not stored.startswith("\x80"):
-            return loads(stored)
         if isinstance(stored, str):
+            if not stored.startswith("\x80"):
+                return loads(stored)
             stored = stored.encode("latin-1")
         if isinstance(stored, bytes):
-            if not stored.startswith(b"\x80"):
+            if stored.lstrip().startswith(b"{"):
                 return loads(stored)
             from ._pickles import load_plain
 
@@ -608,6 +789,18 @@ def _parse(stored: Any) -> Metadata | None:
     except (TypeError, ValueError):
         pass
     return None
+
+
+def _as_bytes(key: str | bytes) -> bytes:
+    # In this form surrogates stand where their code points do; no key has any.
+    return key if isinstance(key, bytes) else key.encode("utf-8", "surrogatepass")
+
+
+def _as_key(key: Any) -> str | None:
+    try:
+        return str(key, "utf-8")
+    except UnicodeDecodeError:
+        return None
 
 
 def _as_data(data: Any) -> bytes:
@@ -618,7 +811,7 @@ def _as_data(data: Any) -> bytes:
 
 
 def _as_stamp(stamp: Any) -> float:
-    return float(stamp) if isinstance(stamp, int | float) else 0.0
+    return float(stamp) if isinstance(stamp, int | float) and isfinite(stamp) else 0.0
 
 
 def _write(file: Any, chunk: bytes) -> None:

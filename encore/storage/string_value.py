@@ -50,7 +50,9 @@ class StringValue(Value):
 
     @property
     def etag(self) -> str:  # type: ignore[override]
-        return digest(self.created, self.modified, self.size, self._metadata)
+        # Without a stamp only the data tell two values apart.
+        version = self._data.hex() if self.modified is None else self.modified
+        return digest(self.created, version, self.size, self._metadata)
 
     @property
     def data(self) -> BinaryIO:

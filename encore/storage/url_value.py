@@ -2,17 +2,90 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from ._metadata import copy_of, normalise
-from ._streams import add_context_manager_support
+from ._streams import as_bytes
+from .errors import StoreError, from_os_error, shown
 from .value import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from urllib.request import OpenerDirector
 
 __all__ = ["URLValue"]
+
+
+@contextmanager
+def _url_errors(url: str) -> Iterator[None]:
+    """Turn what urllib raises in the block into a StoreError."""
+    from http.client import HTTPException
+
+    try:
+        yield
+    except StoreError:
+        raise
+    except (OSError, HTTPException) as error:
+        close = getattr(error, "close", None)
+        if close is not None:  # an HTTPError is a response besides
+            close()
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, OSError) and reason.errno is not None:
+            raise from_os_error(reason) from error
+        raise StoreError(f"{_shown(url)}: {error}") from error
+
+
+def _shown(url: str) -> str:
+    """Return a URL without what may be a secret: what stands before the @, and the query."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "an invalid URL"
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=host, query=parts.query and "...").geturl()
+
+
+def _length(headers: Any) -> int | None:
+    text = None if headers is None else headers.get("Content-Length")
+    # A server may say anything; int() refuses thousands of digits.
+    return int(text) if text is not None and text.isdecimal() and len(text) < 20 else None
+
+
+class _Body(io.RawIOBase):
+    """The data of a response, which must be all of them."""
+
+    def __init__(self, url: str, response: Any, length: int | None) -> None:
+        super().__init__()
+        self._url = url
+        self._response = response
+        self._missing = length
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        with _url_errors(self._url):
+            data = as_bytes(self._response.read(len(buffer)), "the response")
+        if self._missing is not None:
+            if not data and self._missing > 0:
+                # http.client does not look when it is asked for a number of bytes.
+                raise StoreError(
+                    f"{_shown(self._url)}: the data end {self._missing} bytes too early"
+                )
+            self._missing -= len(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._response.close()
+        super().close()
 
 
 class URLValue(Value):
@@ -36,6 +109,8 @@ class URLValue(Value):
         *,
         timeout: float = 30.0,
     ) -> None:
+        if not isinstance(url, str):
+            raise TypeError(f"url is a str, not {shown(url)}")
         self.url = url
         self.timeout = timeout
         self._metadata = {} if metadata is None else normalise(metadata)
@@ -43,42 +118,33 @@ class URLValue(Value):
         self._headers: Any = None
 
     def __repr__(self) -> str:
-        from urllib.parse import urlsplit
+        return f"URLValue({_shown(self.url)!r})"
 
-        # What stands before the @ may be a password.
-        parts = urlsplit(self.url)
-        return f"URLValue({parts._replace(netloc=parts.netloc.rpartition('@')[2]).geturl()!r})"
-
-    def _open(self) -> Any:
-        if self._opener is not None:
-            response = self._opener.open(self.url, timeout=self.timeout)
-        else:
-            from urllib.request import urlopen
-
-            response = urlopen(self.url, timeout=self.timeout)
-        self._headers = response.headers
-        return add_context_manager_support(response)
+    def _known_headers(self) -> Any:
+        if self._headers is None:
+            self.data.close()
+        return self._headers
 
     def _header(self, name: str) -> str | None:
-        if self._headers is None:
-            self._open().close()
-        return cast("str | None", self._headers.get(name))
+        return cast("str | None", self._known_headers().get(name))
 
     @property
     def size(self) -> int | None:  # type: ignore[override]
-        length = self._header("Content-Length")
-        return int(length) if length is not None and length.isdecimal() else None
+        return _length(self._known_headers())
 
     @property
     def modified(self) -> float | None:  # type: ignore[override]
         text = self._header("Last-Modified")
         if text is None:
             return None
+        from datetime import timezone
         from email.utils import parsedate_to_datetime
 
         try:
-            return parsedate_to_datetime(text).timestamp()
-        except ValueError:
+            date = parsedate_to_datetime(text)
+            # HTTP knows no local time.
+            return date.replace(tzinfo=date.tzinfo or timezone.utc).timestamp()
+        except (ValueError, OverflowError):
             return None
 
     @property
@@ -87,7 +153,14 @@ class URLValue(Value):
 
     @property
     def data(self) -> BinaryIO:
-        return cast(BinaryIO, self._open())
+        from urllib.request import urlopen
+
+        open_url = urlopen if self._opener is None else self._opener.open
+        with _url_errors(self.url):
+            response = open_url(self.url, timeout=self.timeout)
+        self._headers = response.headers
+        body = _Body(self.url, response, _length(response.headers))
+        return cast(BinaryIO, io.BufferedReader(body))
 
     @property
     def metadata(self) -> dict[str, Any]:

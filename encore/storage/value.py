@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from _thread import get_ident
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -21,7 +22,7 @@ from ._streams import (
     slice_bounds,
     source_stream,
 )
-from .errors import AuthorizationError
+from .errors import AuthorizationError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -86,7 +87,7 @@ class Value(ABC):
         TypeError
             If a bound is no int.
         """
-        check_bounds(start, end)
+        start, end = check_bounds(start, end)
         size = self.size
         if size is None:
             if (start or 0) < 0 or (end or 0) < 0:
@@ -96,14 +97,15 @@ class Value(ABC):
         else:
             begin, stop = slice_bounds(start, end, size)
             length = stop - begin
+        if length == 0:
+            return io.BytesIO()
         return cast(BinaryIO, io.BufferedReader(BufferIteratorIO(self._part(begin, length))))
 
     def _part(self, begin: int, length: int | None) -> Iterator[bytes]:
         with self.data as stream:
             skip(stream, begin)
-            yield from buffer_iterator(
-                stream, min(BUFFER_SIZE, max(1, length or BUFFER_SIZE)), max_bytes=length
-            )
+            buffer_size = min(BUFFER_SIZE, length or BUFFER_SIZE)
+            yield from buffer_iterator(stream, buffer_size, max_bytes=length)
 
     def iterdata(
         self, buffer_size: int = BUFFER_SIZE, progress: Callable[..., object] | None = None
@@ -128,11 +130,17 @@ class Value(ABC):
 
     def __enter__(self) -> BinaryIO:
         stream = self.data
-        self.__dict__.setdefault("_entered", []).append(stream)
+        # Several threads may have entered the same value.
+        self.__dict__.setdefault("_entered", {}).setdefault(get_ident(), []).append(stream)
         return stream
 
     def __exit__(self, *exc_info: object) -> None:
-        self.__dict__["_entered"].pop().close()
+        entered = self.__dict__["_entered"]
+        streams = entered[get_ident()]
+        stream = streams.pop()
+        if not streams:
+            del entered[get_ident()]
+        stream.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {'unknown size' if self.size is None else f'{self.size} bytes'}>"
@@ -217,5 +225,5 @@ def check_value(value: Any) -> tuple[Readable, dict[str, Any]]:
         return value
     raise TypeError(
         "a value is a Value or a tuple (binary stream, metadata dict), "
-        f"not {type(value).__name__}: {value!r:.80}; for bytes there is from_bytes()"
+        f"not {shown(value)}; for bytes there is from_bytes()"
     )

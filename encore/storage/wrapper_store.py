@@ -17,17 +17,28 @@ from ..events.package_globals import get_event_manager
 from ._changes import Change, ChangeTeller, ThreadState, TransactionContext, Unit
 from ._keys import check_key
 from ._metadata import check_criteria, check_names, copy_of, matches, normalise
-from ._progress import progress, progress_wanted
+from ._progress import has_listeners, progress, progress_wanted
 from ._streams import BUFFER_SIZE, CountingStream, Readable, check_buffer_size, check_readable
 from ._transactions import DummyTransactionContext
-from .abstract_store import AbstractReadOnlyStore, AbstractStore, conditions
+from .abstract_store import (
+    AbstractAuthorizingStore,
+    AbstractReadOnlyStore,
+    AbstractStore,
+    conditions,
+)
 from .errors import StoreError
-from .events import StoreDeleteEvent, StoreSetEvent, StoreUpdateEvent
+from .events import (
+    StoreDeleteEvent,
+    StoreSetEvent,
+    StoreTransactionEndEvent,
+    StoreTransactionStartEvent,
+    StoreUpdateEvent,
+)
 from .value import Value, open_value
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from ..events.abstract_event_manager import BaseEventManager
@@ -94,9 +105,11 @@ class WrapperStore(ChangeTeller, AbstractStore):
     def info(self) -> dict[str, Any]:
         return {
             **super().info(),
-            "readonly": False,
+            "readonly": not isinstance(self.store, AbstractStore),
             **self.store.info(),
             "type": type(self).__name__,
+            # The inner store's permissions cannot be reached through here.
+            "authorizing": isinstance(self, AbstractAuthorizingStore),
         }
 
     # Reading
@@ -165,11 +178,11 @@ class WrapperStore(ChangeTeller, AbstractStore):
     def query_keys(
         self, /, *, where: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> Iterator[str]:
-        return (
-            self.store.query_keys(**kwargs)
-            if where is None
-            else self.store.query_keys(where=where, **kwargs)
-        )
+        if where is None:
+            return self.store.query_keys(**kwargs)
+        if isinstance(self.store, ChangeTeller):
+            return self.store.query_keys(where=where, **kwargs)
+        return (key for key, _ in self.query(where=where, **kwargs))
 
     def glob(self, pattern: str) -> Iterator[str]:
         return self.store.glob(pattern)
@@ -190,20 +203,20 @@ class WrapperStore(ChangeTeller, AbstractStore):
         if_match: str | None = None,
         if_none_match: str | None = None,
     ) -> None:
-        given = conditions(if_match, if_none_match)
+        given = self._conditions(if_match, if_none_match)
         if not progress_wanted(self.event_manager):
-            with self._changing(key) as inner:
-                inner.set(key, value, buffer_size, **given)
+            with self._changing(key) as call:
+                call("set", key, value, buffer_size, **given)
             return
         check_key(key)
         check_buffer_size(buffer_size)
         with open_value(value) as (stream, metadata, size):
             metadata = normalise(metadata)
             with (
-                self._changing(key) as inner,
+                self._changing(key) as call,
                 progress(self, "Writing", key, lambda: metadata, size) as step,
             ):
-                inner.set(key, (CountingStream(stream, step), metadata), buffer_size, **given)
+                call("set", key, (CountingStream(stream, step), metadata), buffer_size, **given)
 
     def set_data(
         self,
@@ -214,25 +227,31 @@ class WrapperStore(ChangeTeller, AbstractStore):
         if_match: str | None = None,
         if_none_match: str | None = None,
     ) -> None:
-        given = conditions(if_match, if_none_match)
+        given = self._conditions(if_match, if_none_match)
         if not progress_wanted(self.event_manager):
-            with self._changing(key) as inner:
-                inner.set_data(key, data, buffer_size, **given)
+            with self._changing(key) as call:
+                call("set_data", key, data, buffer_size, **given)
             return
         check_key(key)
         check_buffer_size(buffer_size)
         check_readable(data)
         with (
-            self._changing(key) as inner,
-            progress(self, "Writing", key, lambda: self._metadata_or_none(key), None) as step,
+            self._changing(key) as call,
+            progress(self, "Writing", key, lambda: self._metadata_of(key) or {}, None) as step,
         ):
-            inner.set_data(key, CountingStream(data, step), buffer_size, **given)
+            call("set_data", key, CountingStream(data, step), buffer_size, **given)
 
-    def _metadata_or_none(self, key: str) -> Metadata:
+    def _metadata_of(self, key: str) -> Metadata | None:
         try:
             return self.store.get_metadata(key)
         except KeyError:
-            return {}
+            return None
+
+    def _conditions(self, if_match: str | None, if_none_match: str | None) -> dict[str, Any]:
+        given = conditions(if_match, if_none_match)
+        if given and not self.info()["conditional"]:
+            raise NotImplementedError(f"{self.store!r} has no conditional writes")
+        return given
 
     def set_metadata(
         self,
@@ -242,8 +261,8 @@ class WrapperStore(ChangeTeller, AbstractStore):
         if_match: str | None = None,
         if_none_match: str | None = None,
     ) -> None:
-        with self._changing(key) as inner:
-            inner.set_metadata(key, metadata, **conditions(if_match, if_none_match))
+        with self._changing(key) as call:
+            call("set_metadata", key, metadata, **self._conditions(if_match, if_none_match))
 
     def update_metadata(
         self,
@@ -253,14 +272,14 @@ class WrapperStore(ChangeTeller, AbstractStore):
         if_match: str | None = None,
         if_none_match: str | None = None,
     ) -> None:
-        with self._changing(key) as inner:
-            inner.update_metadata(key, metadata, **conditions(if_match, if_none_match))
+        with self._changing(key) as call:
+            call("update_metadata", key, metadata, **self._conditions(if_match, if_none_match))
 
     def delete(
         self, key: str, *, if_match: str | None = None, if_none_match: str | None = None
     ) -> None:
-        with self._changing(key) as inner:
-            inner.delete(key, **conditions(if_match, if_none_match))
+        with self._changing(key) as call:
+            call("delete", key, **self._conditions(if_match, if_none_match))
 
     def from_bytes(self, key: str, data: bytes, buffer_size: int = BUFFER_SIZE) -> None:
         self._forward("from_bytes", key, data, buffer_size)
@@ -295,47 +314,73 @@ class WrapperStore(ChangeTeller, AbstractStore):
 
     def _forward(self, method: str, *args: Any) -> None:
         """Call a method that writes, of the inner store, or as the contract derives it where that is not enough."""
-        if progress_wanted(self.event_manager) or not isinstance(self.store, ChangeTeller):
+        manager = self.event_manager
+        if (
+            not isinstance(self.store, ChangeTeller)
+            or progress_wanted(manager)
+            or has_listeners(manager, StoreTransactionStartEvent)
+            or has_listeners(manager, StoreTransactionEndEvent)
+        ):
             getattr(super(), method)(*args)
         else:
-            with self._changing(None) as inner:
-                getattr(inner, method)(*args)
+            with self._changing(None) as call:
+                call(method, *args)
 
     # Telling changes
 
     @contextmanager
-    def _changing(self, key: str | None) -> Iterator[AbstractStore]:
-        """Tell what the inner store changes in the block, at its end."""
+    def _changing(self, key: str | None) -> Iterator[Callable[..., None]]:
+        """Give a function that calls a method of the inner store; tell what it changed at the end."""
         inner = self.store
         if not isinstance(inner, AbstractStore):
             raise StoreError(f"{inner!r} can only be read", key=key)
         state = self._state
+        # What listeners, and the stream, do meanwhile is their own doing.
+        observer, state.observer = state.observer, None
         unit = state.unit
-        outermost = unit is None
+        mine = unit is None
         if unit is None:
             state.unit = unit = Unit()
         try:
-            if isinstance(inner, ChangeTeller):
-                with inner._observed(partial(self._observe, state.observers)):
-                    yield inner
-            else:
-                assert key is not None
-                existed = inner.exists(key)
-                before = inner.get_metadata(key) if existed else {}
-                yield inner
-                if inner.exists(key):
-                    kind: Any = StoreUpdateEvent if existed else StoreSetEvent
-                    unit.changes.append(Change(kind, key, inner.get_metadata(key), state.observers))
-                else:
-                    unit.changes.append(Change(StoreDeleteEvent, key, before, state.observers))
+            yield partial(self._call, inner, unit, observer, key)
         finally:
-            if outermost:
+            if mine:
                 state.unit = None
                 for change in unit.changes:
                     self._tell(change)
+            state.observer = observer
 
-    def _observe(self, observers: tuple[Observer, ...], change: Change) -> None:
-        mine = change._replace(observers=observers)
+    def _call(
+        self,
+        inner: AbstractStore,
+        unit: Unit,
+        observer: Observer | None,
+        key: str | None,
+        method: str,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(inner, ChangeTeller):
+            state = inner._state
+            outer = state.observer
+            state.observer = partial(self._observe, observer)
+            try:
+                getattr(inner, method)(*args, **kwargs)
+            finally:
+                state.observer = outer
+            return
+        assert key is not None
+        before = self._metadata_of(key)
+        getattr(inner, method)(*args, **kwargs)
+        after = self._metadata_of(key)
+        if after is not None:
+            kind: Any = StoreSetEvent if before is None else StoreUpdateEvent
+            unit.changes.append(Change(kind, key, after, observer))
+        elif before is not None:
+            unit.changes.append(Change(StoreDeleteEvent, key, before, observer))
+
+    def _observe(self, observer: Observer | None, change: Change) -> None:
+        mine = change._replace(observer=observer)
         unit = self._state.unit
         if unit is None:
             # The inner store is in a transaction that was not begun here.
@@ -346,37 +391,44 @@ class WrapperStore(ChangeTeller, AbstractStore):
     # Transactions
 
     def transaction(self, notes: str = "") -> AbstractContextManager[Any]:
-        if not isinstance(self.store, AbstractStore) or not self.info().get("transactional"):
-            return DummyTransactionContext(self)
-        return TransactionContext(self, notes)
+        if isinstance(self.store, AbstractStore) and (
+            self.info()["transactional"]
+            # The info() of a store written for 0.8 does not tell.
+            or type(self.store.transaction(notes)) is not DummyTransactionContext
+        ):
+            return TransactionContext(self, notes)
+        return DummyTransactionContext(self)
 
     def _enter(self, notes: str) -> None:
         assert isinstance(self.store, AbstractStore)
         state = self._state
         context = self.store.transaction(notes)
         context.__enter__()
-        if state.unit is None:
-            state.unit = Unit()
-            state.unit.marks.append((context, 0))
+        outer = state.unit
+        if outer is None or not outer.marks:
+            # The outermost one; but a stream may begin it while it is read by a method of the store.
+            state.unit = unit = Unit()
+            unit.marks.append(((context, outer), 0))
             self._tell_transaction(None)
         else:
-            state.unit.marks.append((context, 0))
+            outer.marks.append(((context, None), 0))
 
     def _leave(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any
     ) -> None:
         state = self._state
         unit = state.unit
-        if unit is None:
+        if unit is None or not unit.marks:
             raise StoreError("this thread has no transaction to leave")
-        context, _ = unit.marks.pop()
+        (context, outer), _ = unit.marks.pop()
         done = False
         try:
             context.__exit__(kind, error, traceback)
             done = kind is None
         finally:
             if not unit.marks:
-                state.unit = None
+                state.unit = outer
                 self._tell_transaction("done" if done else "failed")
-                for change in unit.changes:
-                    self._tell(change)
+                if done:
+                    for change in unit.changes:
+                        self._tell(change)

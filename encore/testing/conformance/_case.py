@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...events.abstract_event_manager import BaseEvent
 from ...events.event_manager import EventManager
-from ...storage.events import StoreModificationEvent, StoreProgressEvent, StoreTransactionEvent
+from ...storage.events import (
+    StoreModificationEvent,
+    StoreProgressEvent,
+    StoreTransactionEvent,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -43,11 +47,12 @@ class StoreCase(_Case):
         raise NotImplementedError
 
     def make_handle(self, store: Any) -> Any:
-        """Return another handle on the data of `store`, connected or not; None if there can be none."""
+        """Return another handle on the data of `store`, connected or not; None if there can be
+        none."""
         return None
 
     def process_store(self, store: Any) -> Any:
-        """Return what can be pickled to give another process a handle on the data; None if nothing can.
+        """Return what can be pickled to give another process a handle on the data; None if nothing.
 
         The default is the store itself, if it is not lost with the process.
         """
@@ -58,15 +63,18 @@ class StoreCase(_Case):
         return None
 
     def leftovers(self, store: Any) -> int | None:
-        """Return how many files (rows, objects) there are where the store keeps its data, its own included."""
+        """Return how many files (rows, objects) there are where the store keeps its data, its own
+        included."""
         return None
 
     def damage(self, store: Any, key: str) -> bool:
-        """Damage the stored metadata of a key behind the store's back; False if that cannot be done."""
+        """Damage the stored metadata of a key behind the store's back; False if that cannot be
+        done."""
         return False
 
     def failing_commit(self, store: Any) -> AbstractContextManager[object] | None:
-        """Return a context manager in which commits raise OSError or StoreError; None if there is none."""
+        """Return a context manager in which commits raise OSError or StoreError; None if there is
+        none."""
         return None
 
     # Set up
@@ -117,8 +125,11 @@ class StoreCase(_Case):
         self.store.multiset(list(contents), [(io.BytesIO(d), m) for d, m in contents.values()])
         return self.store
 
-    def expected_metadata(self, key: str, data: bytes, metadata: dict[str, Any]) -> dict[str, Any] | None:
-        """Return what a filled store shows as metadata; None if that is the store's own business."""
+    def expected_metadata(
+        self, key: str, data: bytes, metadata: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """Return what a filled store shows as metadata; None if that is the store's own
+        business."""
         return metadata
 
     # Failures
@@ -126,10 +137,13 @@ class StoreCase(_Case):
     def _formatMessage(self, msg: Any, standardMsg: str) -> str:
         promise = getattr(type(self), self._testMethodName).__doc__
         message: str = super()._formatMessage(msg, standardMsg)
-        return f"{message}\nThe contract: {promise}" if promise else message
+        return f"{message}\nThe contract: {' '.join(promise.split())}" if promise else message
 
     def refused(
-        self, errors: type[BaseException] | tuple[type[BaseException], ...], call: Callable[..., object], *args: Any,
+        self,
+        errors: type[BaseException] | tuple[type[BaseException], ...],
+        call: Callable[..., object],
+        *args: Any,
         **kwargs: Any,
     ) -> BaseException:
         """Check that a call raises one of `errors`, and return the error."""
@@ -139,12 +153,14 @@ class StoreCase(_Case):
             return error
         except Exception as error:
             self.fail(f"{_shown(call, args, kwargs)} raised {error!r}, not {errors}")
-        self.fail(f"{_shown(call, args, kwargs)} did not raise {errors}")
+        return self.fail(f"{_shown(call, args, kwargs)} did not raise {errors}")
 
     def missing(self, key: str, call: Callable[..., object], *args: Any, **kwargs: Any) -> None:
         """Check that a call raises KeyError with `key`."""
         error = self.refused(KeyError, call, *args, **kwargs)
-        self.assertEqual(error.args[:1], (key,), f"{_shown(call, args, kwargs)}: KeyError with the key as given")
+        self.assertEqual(
+            error.args[:1], (key,), f"{_shown(call, args, kwargs)}: KeyError with the key as given"
+        )
 
     # Looking and writing
 
@@ -156,7 +172,9 @@ class StoreCase(_Case):
         with value.data as stream:
             return stream.read(), value.metadata
 
-    def check_pair(self, key: str, data: bytes, metadata: dict[str, Any], store: Any = None) -> None:
+    def check_pair(
+        self, key: str, data: bytes, metadata: dict[str, Any], store: Any = None
+    ) -> None:
         self.assertEqual(self.pair(key, store), (data, metadata), f"data and metadata of {key!r}")
 
     def state(self, store: Any = None) -> dict[str, Any]:
@@ -167,7 +185,14 @@ class StoreCase(_Case):
             value = store.get(key)
             with value.data as stream:
                 data = stream.read()
-            state[key] = (data, value.metadata, value.size, value.created, value.modified, value.etag)
+            state[key] = (
+                data,
+                value.metadata,
+                value.size,
+                value.created,
+                value.modified,
+                value.etag,
+            )
         return state
 
     @contextmanager
@@ -222,7 +247,8 @@ class StoreCase(_Case):
                 errors.append(error)
 
         threads = [
-            threading.Thread(target=run, args=(number,), daemon=True) for number in range(len(functions))
+            threading.Thread(target=run, args=(number,), daemon=True)
+            for number in range(len(functions))
         ]
         for thread in threads:
             thread.start()
@@ -245,12 +271,16 @@ class StoreCase(_Case):
 def told(events: Iterable[Any]) -> list[tuple[str, str]]:
     """Return class name and key of modification events."""
     return [
-        (type(event).__name__, event.key) for event in events if isinstance(event, StoreModificationEvent)
+        (type(event).__name__, event.key)
+        for event in events
+        if isinstance(event, StoreModificationEvent)
     ]
 
 
 def _shown(call: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    words = [_short(arg) for arg in args] + [f"{name}={_short(arg)}" for name, arg in kwargs.items()]
+    words = [_short(arg) for arg in args] + [
+        f"{name}={_short(arg)}" for name, arg in kwargs.items()
+    ]
     return f"{getattr(call, '__name__', call)}({', '.join(words)})"
 
 
@@ -297,7 +327,11 @@ class Trickle:
 
     def read(self, size: int, /) -> bytes:
         self.asked.append(size)
-        if self.error is not None and self.fail_after is not None and self.position >= self.fail_after:
+        if (
+            self.error is not None
+            and self.fail_after is not None
+            and self.position >= self.fail_after
+        ):
             raise self.error
         count = min(size, self.chunk or size)
         if self.error is not None and self.fail_after is not None:

@@ -62,7 +62,9 @@ class Keys(StoreCase):
         self.assertEqual(list(self.store.keys()), sorted(keys), "keys(): all, in code point order")
         for key in keys:
             data, metadata = self.pair(key)
-            self.assertEqual((data, metadata), (key.encode(), {"key": key}), f"what {key!a} was given")
+            self.assertEqual(
+                (data, metadata), (key.encode(), {"key": key}), f"what {key!a} was given"
+            )
             self.assertTrue(self.store.exists(key), f"exists({key!a})")
         for key, metadata in self.store.query():
             self.assertEqual(metadata, {"key": key}, f"query() gives {key!a} its own metadata")
@@ -80,7 +82,8 @@ class Keys(StoreCase):
             self.missing(key, self.store.get, key)
 
     def test_every_legal_key_keeps_its_own_value(self) -> None:
-        """Key: any non-empty str that encodes to UTF-8, at most 1024 bytes encoded; keys are opaque."""
+        """Key: any non-empty str that encodes to UTF-8, at most 1024 bytes encoded; keys are
+        opaque."""
         self.check_keys(list(dict.fromkeys([*ODD_KEYS, *self.own_names])))
 
     def test_keys_up_to_1024_bytes_work(self) -> None:
@@ -88,7 +91,8 @@ class Keys(StoreCase):
         self.check_keys(LONG_KEYS)
 
     def test_look_alikes_are_different_keys(self) -> None:
-        """Keys are opaque: a, ./a, a/../a, A, a%2F and the NFC and NFD forms of one word are all different keys."""
+        """Keys are opaque: a, ./a, a/../a, A, a%2F and the NFC and NFD forms of one word are all
+        different keys."""
         self.check_look_alikes(LOOK_ALIKES)
 
     def check_look_alikes(self, groups: list[tuple[str, ...]]) -> None:
@@ -97,7 +101,9 @@ class Keys(StoreCase):
             self.store.multiset(now, [(io.BytesIO(key.encode()), {"key": key}) for key in now])
             for group in groups:
                 for key in group:
-                    self.assertEqual(self.store.exists(key), key in now, f"exists({key!a}), with only {now!a}")
+                    self.assertEqual(
+                        self.store.exists(key), key in now, f"exists({key!a}), with only {now!a}"
+                    )
                     if key not in now:
                         self.missing(key, self.store.get, key)
                         self.missing(key, self.store.delete, key)
@@ -107,7 +113,8 @@ class Keys(StoreCase):
                     self.store.delete(key)
 
     def test_a_key_may_be_the_prefix_of_another(self) -> None:
-        """Keys are opaque: a key may be another's prefix, in either order of writing and deleting."""
+        """Keys are opaque: a key may be another's prefix, in either order of writing and
+        deleting."""
         for keys in (["p", "p/q", "p/q/r"], ["s/t/u", "s/t", "s"]):
             for key in keys:
                 self.put(key, key.encode(), key=key)
@@ -119,7 +126,8 @@ class Keys(StoreCase):
             self.store.delete(keys[2])
 
     def test_bad_keys_are_refused_by_every_method(self) -> None:
-        """Anything else is a TypeError (not a str) or a ValueError, from every method, exists included."""
+        """Anything else is a TypeError (not a str) or a ValueError, from every method, exists
+        included."""
         self.put("there", b"data")
         with self.unchanged():
             for key, error in BAD_KEYS:

@@ -31,12 +31,17 @@ class Metadata(StoreCase):
         ]
 
     def check_same(self, found: Any, expected: Any) -> None:
-        self.assertTrue(same(found, expected), f"{found!r:.500} is not {expected!r:.500}, types included")
+        self.assertTrue(
+            same(found, expected), f"{found!r:.500} is not {expected!r:.500}, types included"
+        )
 
     def test_every_json_value_comes_back_as_it_was(self) -> None:
-        """Metadata: a JSON object: str keys, values str, int, float, bool, None, list, dict of the same."""
+        """Metadata: a JSON object: str keys, values str, int, float, bool, None, list, dict of the
+        same."""
         samples = {f"key{number}": metadata for number, metadata in enumerate(METADATA)}
-        self.store.multiset(list(samples), [(io.BytesIO(b"x"), metadata) for metadata in samples.values()])
+        self.store.multiset(
+            list(samples), [(io.BytesIO(b"x"), metadata) for metadata in samples.values()]
+        )
         found = dict(self.store.query())
         for key, metadata in samples.items():
             self.check_same(self.store.get_metadata(key), metadata)
@@ -85,7 +90,8 @@ class Metadata(StoreCase):
         self.assertEqual(list(self.store.query_keys(a="b")), ["key"])
 
     def test_bad_metadata_is_refused_before_anything_is_touched(self) -> None:
-        """Metadata: anything else is a TypeError or ValueError, the same class on every store, nothing touched."""
+        """Metadata: anything else is a TypeError or ValueError, the same class on every store,
+        nothing touched."""
         self.put("old", b"old data", old=True)
         with self.unchanged():
             for bad, error in BAD_METADATA:
@@ -104,7 +110,9 @@ class Metadata(StoreCase):
             metadata["dict"]["a"]["b"] = "other"
             metadata["new"] = 1
             expected = {"list": [1, [2]], "dict": {"a": {"b": 1}}}
-            self.assertEqual(self.store.get_metadata("key"), expected, "what is stored is a deep copy")
+            self.assertEqual(
+                self.store.get_metadata("key"), expected, "what is stored is a deep copy"
+            )
             self.assertEqual(list(self.store.query_keys(dict={"a": {"b": 1}})), ["key"])
 
     def test_metadata_is_copied_out(self) -> None:
@@ -120,7 +128,9 @@ class Metadata(StoreCase):
         with self.listening(StoreModificationEvent, spoil):
             self.put("key", b"data", list=[1, [2]], dict={"a": {"b": 1}})
         self.assertEqual(len(got), 1)
-        self.assertEqual(self.store.get_metadata("key"), expected, "an event's metadata belong to the event")
+        self.assertEqual(
+            self.store.get_metadata("key"), expected, "an event's metadata belong to the event"
+        )
         value = self.store.get("key")
         reads: list[Callable[[], dict[str, Any]]] = [
             lambda: self.store.get_metadata("key"),
@@ -141,13 +151,15 @@ class Metadata(StoreCase):
                 self.assertEqual(again(), expected, "what is read is a deep copy")
 
     def test_set_data_keeps_the_metadata(self) -> None:
-        """Metadata: set_data, from_bytes, from_file keep the metadata; those of a new key are empty."""
-        for write in (
+        """Metadata: set_data, from_bytes, from_file keep the metadata; those of a new key are
+        empty."""
+        writers: list[Callable[[str], object]] = [
             lambda key: self.store.set_data(key, io.BytesIO(b"new")),
             lambda key: self.store.from_bytes(key, b"new"),
             lambda key: self.store.from_file(key, io.BytesIO(b"new")),
             lambda key: self.store.multiset_data([key], [io.BytesIO(b"new")]),
-        ):
+        ]
+        for write in writers:
             self.put("old", b"old", a=[1], b=None)
             write("old")
             self.check_pair("old", b"new", {"a": [1], "b": None})
@@ -200,6 +212,15 @@ class Metadata(StoreCase):
         ]:
             for select in (names, iter(names), (name for name in names)):
                 self.assertEqual(store.get_metadata("key", select), expected)
-            self.assertEqual(dict(store.query(iter(names)))["key"], expected, "query() with a one-shot select")
+            self.assertEqual(
+                dict(store.query(iter(names)))["key"], expected, "query() with a one-shot select"
+            )
             self.assertEqual(dict(store.query(select=names, a=1)), {"key": expected})
-        self.assertEqual(dict(store.query([])), {"key": {}, "other": {}}, "an empty select selects nothing")
+        self.assertEqual(
+            dict(store.query(iter(["a", "c"]))),
+            {"key": {"a": 1}, "other": {"c": 5}},
+            "of every key",
+        )
+        self.assertEqual(
+            dict(store.query([])), {"key": {}, "other": {}}, "an empty select selects nothing"
+        )

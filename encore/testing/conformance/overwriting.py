@@ -11,7 +11,7 @@ from ...storage.errors import StoreError
 from ._case import StoreCase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Overwriting"]
 
@@ -25,7 +25,9 @@ class Overwriting(StoreCase):
             self.put("key", b"o" * old, old=1, both=1)
             self.put("key", b"n" * new, new=2, both=2)
             data, metadata = self.pair("key")
-            self.assertTrue(data == b"n" * new, f"{new} bytes over {old}: {data[:20]!r}... of {len(data)}")
+            self.assertTrue(
+                data == b"n" * new, f"{new} bytes over {old}: {data[:20]!r}... of {len(data)}"
+            )
             self.assertEqual(metadata, {"new": 2, "both": 2})
             self.assertEqual(self.store.get("key").size, new)
             self.store.from_bytes("key", b"d" * old)
@@ -35,12 +37,13 @@ class Overwriting(StoreCase):
                 self.assertEqual(rest.read(), b"")
 
     def test_stamps(self) -> None:
-        """Value: created survives overwriting, modified never goes back and moves on every change, metadata too."""
+        """Value: created survives overwriting, modified never goes back and moves on every change,
+        metadata too."""
         self.put("key", b"data", a=1)
         value = self.store.get("key")
         self.assertAlmostEqual(value.created, value.modified, delta=5)
         created, modified = value.created, value.modified
-        changes = {
+        changes: dict[str, Callable[[], object]] = {
             "set": lambda: self.put("key", b"data", a=2),
             "set again": lambda: self.put("key", b"data", a=3),
             "set_data": lambda: self.store.set_data("key", io.BytesIO(b"atad")),
@@ -60,7 +63,8 @@ class Overwriting(StoreCase):
         self.assertEqual(self.store.get("key").modified, modified, "reading moves nothing")
 
     def test_etags(self) -> None:
-        """Conditional writes: value.etag is a string that changes with every change of data or metadata."""
+        """Conditional writes: value.etag is a string that changes with every change of data or
+        metadata."""
         self.put("key", b"data", a=1)
         seen = [self.store.get("key").etag]
         self.assertIsInstance(seen[0], str)
@@ -91,21 +95,27 @@ class Overwriting(StoreCase):
             self.assertNotEqual(self.store.get("key").etag, before)
 
     def test_one_damaged_record_hides_no_other(self) -> None:
-        """One damaged or foreign record never hides the others, and can be overwritten or deleted."""
+        """One damaged or foreign record never hides the others, and can be overwritten or
+        deleted."""
         for repair in (lambda: self.put("bad", b"new", a=1), lambda: self.store.delete("bad")):
             self.fill({key: (b"data", {"a": 1}) for key in ("a", "bad", "z")})
             if not self.damage(self.store, "bad"):
                 self.skipTest("damage() does nothing on this store")
             for find in (
-                lambda: self.store.query_keys(),
+                self.store.query_keys,
                 lambda: self.store.query_keys(a=1),
                 lambda: self.store.glob("*"),
-                lambda: self.store.keys(),
+                self.store.keys,
                 lambda: (key for key, _ in self.store.query()),
             ):
                 self.assertLessEqual({"a", "z"}, set(find()), "a damaged record hides no other")
             self.check_pair("a", b"data", {"a": 1})
-            for read in (self.store.get, self.store.get_metadata, self.store.to_bytes, self.store.exists):
+            for read in (
+                self.store.get,
+                self.store.get_metadata,
+                self.store.to_bytes,
+                self.store.exists,
+            ):
                 with suppress(KeyError, StoreError):
                     read("bad")
             with suppress(KeyError):
@@ -113,7 +123,8 @@ class Overwriting(StoreCase):
             self.assertLessEqual({"a", "z"}, set(self.store.query_keys(a=1)))
 
     def test_a_full_disk_keeps_the_old_pair(self) -> None:
-        """Errors: what the operating system refuses is a StoreError that is an OSError too, and keeps the old value."""
+        """Errors: what the operating system refuses is a StoreError that is an OSError too, and
+        keeps the old value."""
         if self.info["durable"] == "none":
             self.skipTest("info()['durable'] is 'none'")
         self.put("key", b"old", a=1)
@@ -123,7 +134,9 @@ class Overwriting(StoreCase):
                 with _files_limited_to(1_000_000) as limited:
                     if not limited:
                         self.skipTest("this platform cannot limit the size of files")
-                    error = self.refused(StoreError, self.store.set, key, (io.BytesIO(large), {"b": 2}))
+                    error = self.refused(
+                        StoreError, self.store.set, key, (io.BytesIO(large), {"b": 2})
+                    )
                 self.assertIsInstance(error, OSError)
                 self.assertIsNotNone(error.errno)  # type: ignore[attr-defined]
         self.put("key", large, b=2)

