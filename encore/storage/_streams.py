@@ -285,7 +285,10 @@ def skip(stream: Readable, count: int) -> None:
     """Pass over up to `count` bytes, without reading them where the stream can do that."""
     seekable = getattr(stream, "seekable", None)
     if seekable is not None and seekable():
-        cast(BinaryIO, stream).seek(count, io.SEEK_CUR)
+        file = cast(BinaryIO, stream)
+        position, end = file.tell(), file.seek(0, io.SEEK_END)
+        # No further than the end: not every file system takes every position.
+        file.seek(min(position + count, max(position, end)))
         return
     for _ in buffer_iterator(stream, min(BUFFER_SIZE, max(count, 1)), max_bytes=count):
         pass

@@ -378,6 +378,9 @@ class FileSystemStore(OverlayStore):
             if error is foreign.error:
                 raise
             raise from_os_error(error) from error
+        finally:
+            # Its traceback leads to this frame: a cycle that would keep the last buffer.
+            foreign.error = None
 
     def _discard(self, staged: Staged) -> None:
         if not staged.taken:

@@ -323,11 +323,11 @@ class SqliteStore(BaseStore):
             inherited.append(writer[1])
         self._fresh()
         for handle in inherited:
-            if handle.users == 0 and handle.dirtied <= _SPILL:
+            if handle.users == 0 and handle.dirtied <= (_SPILL if self._wal else 0):
                 handle.close()
             else:
-                # Undoing what is in the WAL would undo it for the parent; and a call that another
-                # thread was in holds locks for ever.
+                # Undoing what is in the WAL would undo it for the parent, and a rollback journal
+                # would be deleted; and a call that another thread was in holds locks for ever.
                 _inherited.append(handle)
                 self._stranded = True
 
@@ -534,11 +534,16 @@ class SqliteStore(BaseStore):
             return handle.blobs.read(number, size, position)
 
     def temporary_file(self) -> Any:
-        """Return an unnamed file on the disk of the database."""
+        """Return an unnamed file on the disk of the database, or elsewhere if that cannot be written."""
         import tempfile
 
         with os_errors():
-            return tempfile.TemporaryFile(dir=os.path.dirname(self._path))
+            try:
+                return tempfile.TemporaryFile(dir=os.path.dirname(self._path))
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EROFS, errno.ENOENT):
+                    raise
+                return tempfile.TemporaryFile()
 
     def _metadata(self, key: str, stored: Any) -> Metadata:
         metadata = _parse(stored)

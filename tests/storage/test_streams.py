@@ -262,9 +262,16 @@ def test_max_bytes(limit, buffer_size):
 
 
 @pytest.mark.parametrize(
-    ("limit", "error"), [(-1, ValueError), (-(10**5000), ValueError), (1.5, TypeError), ("1", TypeError), (True, TypeError)],
+    ("limit", "error"),
+    [
+        (-1, ValueError),
+        (-(10**5000), ValueError),
+        (1.5, TypeError),
+        ("1", TypeError),
+        (True, TypeError),
+    ],
     ids=["-1", "huge", "float", "str", "bool"],
-)  # fmt: skip
+)
 def test_max_bytes_is_a_number_of_bytes(limit, error):
     with pytest.raises(error, match="max_bytes"):
         buffer_iterator(io.BytesIO(), max_bytes=limit)

@@ -15,6 +15,7 @@ import threading
 import urllib.request
 import warnings
 from email.message import Message
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,8 @@ class Forward(io.RawIOBase):
         return True
 
     def readinto(self, buffer):
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
         size = self._inner.readinto(buffer)
         self.count += size
         return size
@@ -73,23 +76,40 @@ def file_value(tmp_path, data=DATA, **kwargs):
     return FileValue(path, **kwargs)
 
 
+def file_url(tmp_path):
+    return Path(file_value(tmp_path).path).as_uri()
+
+
 @pytest.fixture(
-    params=["minimal", "minimal, size known", "forward", "forward, size known", "string", "file", "source", "url"]
+    params=[
+        "minimal",
+        "minimal, size known",
+        "forward",
+        "forward, size known",
+        "string",
+        "file",
+        "source",
+        "url",
+    ]
 )
 def value(request, tmp_path):
     return {
-        "minimal": lambda: MinimalValue(),
+        "minimal": MinimalValue,
         "minimal, size known": lambda: MinimalValue(size=len(DATA)),
         "forward": lambda: MinimalValue(stream=Forward),
         "forward, size known": lambda: MinimalValue(size=len(DATA), stream=Forward),
         "string": lambda: StringValue(DATA, {"a": [1]}),
         "file": lambda: file_value(tmp_path, metadata={"a": [1]}),
-        "source": lambda: SourceValue(open_file(file_value(tmp_path).path), {"a": [1]}, 1.0, 2.0, "etag"),
-        "url": lambda: URLValue(
-            (file_value(tmp_path), tmp_path / "file")[1].as_uri(),
-            {"a": [1]},
+        "source": lambda: SourceValue(
+            open_file(file_value(tmp_path).path), {"a": [1]}, 1.0, 2.0, "etag"
         ),
+        "url": lambda: URLValue(file_url(tmp_path), {"a": [1]}),
     }[request.param]()
+
+
+def into(steps):
+    """Make a progress callback that notes the steps."""
+    return lambda *, step: steps.append(step)
 
 
 # What holds for all of them
@@ -148,7 +168,7 @@ def test_streams_are_real_io_objects(value, face):
     buffer = bytearray(7)
     assert stream.readinto(buffer) == 7
     assert buffer == expected[:7]
-    assert stream.readline() == expected[7:].splitlines(keepends=True)[0] if False else True
+    assert stream.readline() == expected[7:].partition(b"\n")[0] + b"\n"
     stream.read()
     assert stream.read() == stream.read(-1) == stream.read(1) == b""
     with stream:
@@ -161,7 +181,7 @@ def test_streams_are_real_io_objects(value, face):
 def test_iterdata(value):
     for buffer_size in (1, 100, 767, 768, 769, 10**6):
         steps = []
-        buffers = list(value.iterdata(buffer_size, lambda *, step: steps.append(step)))
+        buffers = list(value.iterdata(buffer_size, into(steps)))
         assert b"".join(buffers) == DATA
         assert max(map(len, buffers)) <= buffer_size
         assert steps[-1] == len(DATA)
@@ -219,23 +239,25 @@ def test_the_face_of_a_tuple_is_deprecated(value):
     with pytest.warns(DeprecationWarning, match="value.data") as caught:
         assert len(value) == 2
     assert caught[0].filename == __file__
-    with pytest.warns(DeprecationWarning) as caught:
+    with pytest.warns(DeprecationWarning, match="value.data") as caught:
         data, metadata = value
     with data:
         assert data.read() == DATA
     assert metadata == {"a": [1]}
     assert len(caught) == 1
     assert caught[0].filename == __file__
-    with pytest.warns(DeprecationWarning) as caught:
-        with value[0] as stream:
-            assert stream.read() == DATA
-        with value[-2] as stream:
-            assert stream.read() == DATA
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DeprecationWarning)
+        for position in (0, -2):
+            with value[position] as stream:
+                assert stream.read() == DATA
         assert value[1] == value[-1] == {"a": [1]}
         for position in (2, -3):
             with pytest.raises(IndexError):
                 value[position]
-    assert {warning.filename for warning in caught} == {__file__}
+    assert [(each.category, each.filename) for each in caught] == [
+        (DeprecationWarning, __file__)
+    ] * 6
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert value
@@ -330,7 +352,11 @@ def test_what_the_stream_raises_passes_through():
             raise KeyboardInterrupt
 
     value = MinimalValue(stream=Failing)
-    for use in (lambda: list(value.iterdata()), lambda: value.range(1, 2).read(), lambda: value.range(-1)):
+    for use in (
+        lambda: list(value.iterdata()),
+        lambda: value.range(1, 2).read(),
+        lambda: value.range(-1),
+    ):
         with pytest.raises(KeyboardInterrupt):
             use()
     assert all(stream.closed for stream in value.opened)
@@ -341,9 +367,22 @@ def test_what_the_stream_raises_passes_through():
 
 @pytest.mark.parametrize(
     "value",
-    [None, b"data", "text", 5, [io.BytesIO(), {}], (io.BytesIO(),), (io.BytesIO(), {}, 1), io.BytesIO(), {}, (b"", {}), (None, {}), 10**5000],
+    [
+        None,
+        b"data",
+        "text",
+        5,
+        [io.BytesIO(), {}],
+        (io.BytesIO(),),
+        (io.BytesIO(), {}, 1),
+        io.BytesIO(),
+        {},
+        (b"", {}),
+        (None, {}),
+        10**5000,
+    ],
     ids=lambda value: type(value).__name__,
-)  # fmt: skip
+)
 def test_what_is_no_value_is_a_type_error(value):
     with pytest.raises(TypeError):
         check_value(value)
@@ -379,7 +418,13 @@ def test_a_string_value():
     assert (value.size, value.created, value.modified) == (3, 1.5, 2.5)
     assert isinstance(value.etag, str)
     empty = StringValue()
-    assert (empty.data.read(), empty.metadata, empty.size, empty.created, empty.modified) == (b"", {}, 0, None, None)
+    assert (empty.data.read(), empty.metadata, empty.size, empty.created, empty.modified) == (
+        b"",
+        {},
+        0,
+        None,
+        None,
+    )
 
 
 @pytest.mark.parametrize("data", [bytearray(b"abc"), memoryview(b"abc")])
@@ -396,13 +441,26 @@ def test_a_string_value_is_of_bytes(data):
         StringValue(data)
 
 
-@pytest.mark.parametrize("kind", [lambda metadata: StringValue(b"", metadata), lambda metadata: FileValue("x", metadata), lambda metadata: URLValue("file:///x", metadata)])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda metadata: StringValue(b"", metadata),
+        lambda metadata: FileValue("x", metadata),
+        lambda metadata: URLValue("file:///x", metadata),
+    ],
+    ids=["string", "file", "url"],
+)
 def test_metadata_are_checked_and_copied(kind):
     metadata = {"a": [1]}
     value = kind(metadata)
     metadata["a"].append(2)
     assert value.metadata == {"a": [1]}
-    for wrong, error in (([], TypeError), ({1: 2}, TypeError), ({"a": b""}, TypeError), ({"a": math.nan}, ValueError)):
+    for wrong, error in (
+        ([], TypeError),
+        ({1: 2}, TypeError),
+        ({"a": b""}, TypeError),
+        ({"a": math.nan}, ValueError),
+    ):
         with pytest.raises(error):
             kind(wrong)
 
@@ -435,13 +493,18 @@ def test_a_file_value_shows_the_file(tmp_path):
     value = file_value(tmp_path)
     status = os.stat(value.path)
     assert value.metadata == {}
-    assert (value.size, value.modified, value.created) == (len(DATA), status.st_mtime, status.st_ctime)
+    assert (value.size, value.modified, value.created) == (
+        len(DATA),
+        status.st_mtime,
+        status.st_ctime,
+    )
     etag = value.etag
     assert etag == value.etag
     (tmp_path / "file").write_bytes(b"longer" + DATA)
     assert value.size == len(DATA) + 6
     assert value.etag != etag
-    assert value.data.read() == b"longer" + DATA if False else True
+    with value.data as stream:
+        assert stream.read() == b"longer" + DATA
     assert repr(value) == f"FileValue({value.path!r})"
     assert pickle.loads(pickle.dumps(value)).size == value.size
 
@@ -537,7 +600,10 @@ def test_a_value_that_is_open_at_the_end_of_the_process_does_no_harm(tmp_path):
         "assert stream.read(1)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", code, value.path], capture_output=True, timeout=60, check=True
+        [sys.executable, "-X", "dev", "-W", "error", "-c", code, value.path],
+        capture_output=True,
+        timeout=60,
+        check=True,
     )
     assert done.stderr == b""
 
@@ -555,15 +621,28 @@ def test_a_source_value_shows_what_it_was_given(tmp_path):
 # URLValue
 
 SCRIPTS = {
-    "/data": ([("Content-Length", str(len(DATA))), ("ETag", '"abc"'), ("Last-Modified", "Thu, 01 Jan 1970 00:01:40 GMT")], DATA),
+    "/data": (
+        [
+            ("Content-Length", str(len(DATA))),
+            ("ETag", '"abc"'),
+            ("Last-Modified", "Thu, 01 Jan 1970 00:01:40 GMT"),
+        ],
+        DATA,
+    ),
     "/unknown": ([], DATA),
     "/short": ([("Content-Length", str(len(DATA) + 10))], DATA),
     "/long": ([("Content-Length", "10")], DATA),
     "/lies": ([("Content-Length", "9" * 5000), ("Last-Modified", "yesterday")], b""),
-    "/minus": ([("Content-Length", "-5"), ("Last-Modified", "Thu, 01 Jan 99999999999999999999 00:00:00 GMT")], DATA),
+    "/minus": (
+        [
+            ("Content-Length", "-5"),
+            ("Last-Modified", "Thu, 01 Jan 9999999999999999999 00:00:00 GMT"),
+        ],
+        DATA,
+    ),
     "/naive": ([("Content-Length", "0"), ("Last-Modified", "Thu, 01 Jan 1970 00:01:40")], b""),
     "/chunked": ([("Transfer-Encoding", "chunked")], b"5\r\nabcde\r\n5\r\nab"),
-}  # fmt: skip
+}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -607,13 +686,20 @@ def opener():
 
 @pytest.fixture
 def at(server, opener):
-    return lambda path, **kwargs: URLValue(f"http://127.0.0.1:{server.server_port}{path}", opener=opener, **kwargs)
+    return lambda path, **kwargs: URLValue(
+        f"http://127.0.0.1:{server.server_port}{path}", opener=opener, **kwargs
+    )
 
 
 def test_a_value_behind_http(at, server):
     value = at("/data", metadata={"a": 1})
     server.seen.clear()
-    assert (value.size, value.modified, value.etag, value.created) == (len(DATA), 100.0, '"abc"', None)
+    assert (value.size, value.modified, value.etag, value.created) == (
+        len(DATA),
+        100.0,
+        '"abc"',
+        None,
+    )
     assert len(server.seen) == 1
     with value.data as stream:
         assert stream.read() == DATA
@@ -706,19 +792,20 @@ def test_what_is_no_url_is_a_value_error():
 
 
 def test_a_repr_shows_no_secret():
-    assert repr(URLValue("http://user:secret@host/path?sig=secret#x")) == "URLValue('http://host/path?...#x')"
+    assert (
+        repr(URLValue("http://user:secret@host/path?sig=secret#x"))
+        == "URLValue('http://host/path?...#x')"
+    )
     assert "secret" not in repr(URLValue("http://user:secret@[::1/x"))
     assert repr(URLValue("http://host/path")) == "URLValue('http://host/path')"
 
 
 def test_a_file_url(tmp_path):
-    value = URLValue(file_value(tmp_path) and (tmp_path / "file").as_uri())
+    value = URLValue(file_url(tmp_path))
     assert value.size == len(DATA)
     assert value.modified == pytest.approx(os.stat(tmp_path / "file").st_mtime, abs=1.0)
-    stream = value.data
-    assert io.TextIOWrapper(stream, "latin-1").read().encode("latin-1").replace(b"\n", b"") == DATA.replace(
-        b"\r", b""
-    ).replace(b"\n", b"")
+    with io.TextIOWrapper(value.data, "latin-1", newline="") as text:
+        assert text.read() == DATA.decode("latin-1")
 
 
 class FakeOpener:
@@ -782,6 +869,7 @@ def test_a_response_is_closed_with_its_stream_and_when_that_is_dropped():
     raw = stream.raw
     assert raw.readable()
     stream.close()
+    raw.close()
     assert response.closed
     with pytest.raises(ValueError, match="closed"):
         raw.readinto(bytearray(1))
