@@ -5,10 +5,9 @@ A key is opaque: a store never splits, folds, normalises or resolves it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from .errors import shown
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -6,11 +6,12 @@ The JSON of RFC 8259, without duplicate names, NaN and infinities; text that enc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from math import isfinite
-from typing import Any
-
 from .errors import shown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
 
 # Deeper values could not be read back everywhere: json's scanner recurses, and older
 # interpreters count that against the limit of 1000 frames which the caller has begun to use up.
@@ -64,7 +65,8 @@ def _value(value: Any, depth: int) -> Any:
             str(value)
         return value
     if isinstance(value, float):
-        if not isfinite(value):
+        if value - value != 0:
+            # An infinity or NaN: math.isfinite() without loading the module for it.
             raise ValueError(f"metadata is JSON, which has no {float.__float__(value)}")
         return float.__float__(value)
     if isinstance(value, dict):
@@ -124,6 +126,8 @@ def check_criteria(where: Mapping[str, Any] | None, named: dict[str, Any]) -> di
     """Return what a query asks for as one normalised dict, None if nothing can fulfil it."""
     criteria = normalise(named)
     if where is not None:
+        from collections.abc import Mapping
+
         if not isinstance(where, Mapping):
             raise TypeError(f"where is a mapping, not {shown(where)}")
         for name, value in normalise(dict(where)).items():

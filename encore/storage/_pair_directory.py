@@ -209,7 +209,11 @@ class PairDirectory:
             # Not ours, or overtaken: both halves must still be what they were, and nothing be
             # carried out; or a journal has been left that somebody meddled with.
             again = read_file(metadata_path)
-            if again == text and _same(data_path, status) and (turn > _LEFT or not self.has_journal()):
+            if (
+                again == text
+                and _same(data_path, status)
+                and (turn > _LEFT or not self.has_journal())
+            ):
                 if text is None:
                     return None, None
                 pair = self._foreign(name, text, status)
@@ -236,7 +240,11 @@ class PairDirectory:
         written = metadata_status.st_mtime
         stamps = _stamps(text)
         # Whole microseconds, as in the trailer that the pair will have when it is written.
-        created = round(min(status.st_mtime, written) * 1e6) / 1e6 if stamps is None else stamps.created / 1e6
+        created = (
+            round(min(status.st_mtime, written) * 1e6) / 1e6
+            if stamps is None
+            else stamps.created / 1e6
+        )
         modified = round(max(status.st_mtime, written) * 1e6) / 1e6
         return Pair(_parse(text), created, modified, status.st_size, status.st_mtime_ns, status)
 
@@ -249,7 +257,12 @@ class PairDirectory:
                 for entry in entries:
                     name, _, suffix = entry.name.rpartition(".")
                     names = found.get(suffix)
-                    if names is not None and name and not name.startswith(".FS") and _is_file(entry):
+                    if (
+                        names is not None
+                        and name
+                        and not name.startswith(".FS")
+                        and _is_file(entry)
+                    ):
                         names.add(name)
             # Part of it may have been carried out, part not, when we came by.
             if journal == self.read_journal():
@@ -287,7 +300,9 @@ class PairDirectory:
 
         if self._lock is None:
             self.start()
-            self._lock = os.open(f"{self.folder}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._lock = os.open(
+                f"{self.folder}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
+            )
         pause = 0.0002
         while True:
             try:
@@ -421,7 +436,7 @@ class PairDirectory:
             _try_rename(pending, metadata)
 
     def _distinct(self, staged: Staged, new: Replacement) -> Stamps:
-        """Return the stamps of a pair to be, after making sure that the stamp of its data is later than that of the old."""
+        """Return the stamps of a pair to be; that of its data is made later than that of the old."""
         try:
             old = os.stat(self._path(new.name, DATA)).st_mtime_ns
         except OSError:
@@ -469,7 +484,10 @@ class PairDirectory:
             for new in replacements:
                 data = stamps = None
                 if new.staged is not None:
-                    data, stamps = os.path.basename(str(new.staged.path)), self._distinct(new.staged, new)
+                    data, stamps = (
+                        os.path.basename(str(new.staged.path)),
+                        self._distinct(new.staged, new),
+                    )
                 made.append(path := self._temporary())
                 self._write_file(path, dumps(new.metadata), stamps or new.stamps)
                 entries.append((new.name, data, os.path.basename(path), False))
@@ -560,7 +578,11 @@ class PairDirectory:
                     unlink(f"{self.folder}/{file}")
                 else:
                     self._forget_data(file[2:])
-        alive = {file[: -len(".alive")] for file in files if file.endswith(".alive") and not self._has_died(file)}
+        alive = {
+            file[: -len(".alive")]
+            for file in files
+            if file.endswith(".alive") and not self._has_died(file)
+        }
         for file in files:
             session, _, number = file.rpartition("-")
             # A session makes its lock file first: what has a number and no lock file is left from
@@ -648,7 +670,12 @@ def _pair(text: bytes | None, status: os.stat_result) -> Pair | None:
     if text is None or stamps is None or stamps.data != status.st_mtime_ns:
         return None
     return Pair(
-        _parse(text), stamps.created / 1e6, stamps.modified / 1e6, status.st_size, stamps.data, status
+        _parse(text),
+        stamps.created / 1e6,
+        stamps.modified / 1e6,
+        status.st_size,
+        stamps.data,
+        status,
     )
 
 

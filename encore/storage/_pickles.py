@@ -78,7 +78,9 @@ def load_plain(pickled: bytes) -> Any:
                 raise ValueError(f"a pickle of plain data does not use {opcode.name}")
             # The unpickler makes room for as many as it is told there are.
             if opcode.name in _MEMO and not 0 <= int(argument or 0) <= len(pickled):
-                raise ValueError("a pickle of plain data does not number more objects than it has bytes")
+                raise ValueError(
+                    "a pickle of plain data does not number more objects than it has bytes"
+                )
         try:
             data = _load(pickled, "utf-8")
         except UnicodeDecodeError:

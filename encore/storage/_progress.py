@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
-
 from ..events.progress_events import ProgressManager
 from .events import (
     StoreProgressEndEvent,
@@ -12,9 +9,11 @@ from .events import (
     StoreProgressStepEvent,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
+    from typing import Any
 
     from .value import Value
 
@@ -27,7 +26,17 @@ class StoreProgressManager(ProgressManager):
     EndEventType = StoreProgressEndEvent
 
 
-_NOBODY: AbstractContextManager[None] = nullcontext()
+class _Nobody:
+    """What is entered where nobody listens."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+
+_NOBODY = _Nobody()
 
 
 def has_listeners(manager: Any, kind: type) -> bool:

@@ -166,9 +166,13 @@ class LateBlobValue(Value):
         with self._store.temporary_file() as file, os_errors(self._key):
             position = begin
             while position < stop:
-                piece = self._store.read_blob(self._number, min(16 * CHUNK, stop - position), position)
+                piece = self._store.read_blob(
+                    self._number, min(16 * CHUNK, stop - position), position
+                )
                 if not piece:
-                    raise StoreError(f"{self._key!r} was changed since it was looked up", key=self._key)
+                    raise StoreError(
+                        f"{self._key!r} was changed since it was looked up", key=self._key
+                    )
                 file.write(piece)
                 position += len(piece)
             file.flush()

@@ -8,33 +8,31 @@ from __future__ import annotations
 
 import io
 from itertools import tee as _tee
-from operator import index
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from .errors import shown
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, BinaryIO, Protocol
+
+    class Readable(Protocol):
+        """What a store needs of a stream that it is given."""
+
+        def read(self, size: int, /) -> bytes: ...
+
+    class Source(Protocol):
+        """Bytes of known number that can be read at any position, from any thread."""
+
+        size: int
+
+        def pread(self, size: int, position: int, /) -> bytes: ...
 
 BUFFER_SIZE = 1048576
 
 # Small reads from a big value are served from a buffer of this size; one of that size or more goes
 # straight through.
 _READ_AHEAD = 65536
-
-
-class Readable(Protocol):
-    """What a store needs of a stream that it is given."""
-
-    def read(self, size: int, /) -> bytes: ...
-
-
-class Source(Protocol):
-    """Bytes of known number that can be read at any position, from any thread."""
-
-    size: int
-
-    def pread(self, size: int, position: int, /) -> bytes: ...
 
 
 def check_buffer_size(buffer_size: int) -> int:
@@ -62,8 +60,8 @@ def _bound(name: str, value: int | None) -> int | None:
     if value is None:
         return None
     try:
-        return index(value)
-    except TypeError:
+        return value.__index__()
+    except AttributeError:
         raise TypeError(f"{name} is an int or None, not {shown(value)}") from None
 
 
@@ -218,7 +216,7 @@ class BufferIteratorIO(io.RawIOBase):
         # Its name and default are 0.8's; -1 and None read to the end, as everywhere.
         if buffer_size is None or buffer_size < 0:
             return self.readall()
-        return bytes(self._take(index(buffer_size)))
+        return bytes(self._take(buffer_size))
 
     def close(self) -> None:
         try:
@@ -275,17 +273,15 @@ def source_stream(source: Source, start: int | None = None, end: int | None = No
     begin, stop = slice_bounds(start, end, source.size)
     if begin == stop:
         return io.BytesIO()
-    return cast(
-        BinaryIO,
-        io.BufferedReader(SourceReader(source, begin, stop), min(_READ_AHEAD, stop - begin)),
-    )
+    reader = SourceReader(source, begin, stop)
+    return io.BufferedReader(reader, min(_READ_AHEAD, stop - begin))
 
 
 def skip(stream: Readable, count: int) -> None:
     """Pass over up to `count` bytes, without reading them where the stream can do that."""
     seekable = getattr(stream, "seekable", None)
     if seekable is not None and seekable():
-        file = cast(BinaryIO, stream)
+        file: Any = stream
         position, end = file.tell(), file.seek(0, io.SEEK_END)
         # No further than the end: not every file system takes every position.
         file.seek(min(position + count, max(position, end)))

@@ -24,27 +24,28 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from ..events.package_globals import get_event_manager
 from ._keys import check_key, check_page, key_matcher
 from ._metadata import check_criteria, check_names, copy_of, matches, normalise
 from ._progress import store_progress
-from ._streams import BUFFER_SIZE, Readable, as_bytes, check_bounds, check_buffer_size
+from ._streams import BUFFER_SIZE, as_bytes, check_bounds, check_buffer_size
 from .errors import AuthorizationError, PreconditionError, StoreError
 from .value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator, Mapping, MutableMapping
     from contextlib import AbstractContextManager
+    from typing import Any, BinaryIO, TypeVar
 
     from ..events.abstract_event_manager import BaseEventManager
+    from ._streams import Readable
 
     Metadata = dict[str, Any]
     Path = str | os.PathLike[str]
-
-_Self = TypeVar("_Self", bound="AbstractReadOnlyStore")
+    _Self = TypeVar("_Self", bound="AbstractReadOnlyStore")
 
 __all__ = [
     "AbstractAuthorizingStore",

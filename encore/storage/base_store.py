@@ -29,7 +29,6 @@ from ._metadata import check_criteria, check_names, copy_of, digest, normalise
 from ._progress import progress
 from ._streams import (
     BUFFER_SIZE,
-    Readable,
     as_bytes,
     buffer_iterator,
     check_bounds,
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
 
     from ..events.abstract_event_manager import BaseEventManager
     from ._changes import Observer
+    from ._streams import Readable
 
     Metadata = dict[str, Any]
 

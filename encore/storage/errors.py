@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 __all__ = ["AuthorizationError", "PreconditionError", "StoreError", "StoreOSError"]
 
 
@@ -65,12 +59,15 @@ def shown(value: object) -> str:
     return f"{type(value).__name__}: {text:.80}"
 
 
-@contextmanager
-def os_errors(key: str | None = None) -> Iterator[None]:
-    """Turn an OSError in the block into a StoreOSError."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except OSError as error:
-        raise from_os_error(error, key) from error
+class os_errors:
+    """A context manager that turns an OSError in its block into a StoreOSError."""
+
+    def __init__(self, key: str | None = None) -> None:
+        self._key = key
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, OSError) and not isinstance(error, StoreError):
+            raise from_os_error(error, self._key) from error

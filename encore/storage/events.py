@@ -5,8 +5,6 @@ Every event of a store has the store that was called as its `source`.
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..events.abstract_event_manager import BaseEvent
 from ..events.progress_events import (
     ProgressEndEvent,
@@ -14,6 +12,10 @@ from ..events.progress_events import (
     ProgressStartEvent,
     ProgressStepEvent,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = [
     "StoreDeleteEvent",

@@ -6,12 +6,14 @@ import os
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ._metadata import copy_of, digest, normalise
-from ._streams import Source, check_bounds, source_stream
+from ._streams import check_bounds, source_stream
 from .errors import StoreError, os_errors
 from .value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from ._streams import Source
 
 __all__ = ["FileValue"]
 

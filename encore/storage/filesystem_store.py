@@ -14,7 +14,16 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._filenames import decode, encode, is_digest, is_plain, may_be_old
-from ._pair_directory import DATA, Pair, PairDirectory, Replacement, Staged, Stamps, read_file, unlink
+from ._pair_directory import (
+    DATA,
+    Pair,
+    PairDirectory,
+    Replacement,
+    Staged,
+    Stamps,
+    read_file,
+    unlink,
+)
 from ._streams import ForeignErrors
 from .base_store import Head, no_positional_manager
 from .errors import StoreError, from_os_error, os_errors
@@ -236,7 +245,12 @@ class FileSystemStore(OverlayStore):
     def _names_of(self, key: str) -> list[str]:
         """Return all the names under which a key is there."""
         names = [name for name in {self._name(key), encode(key)} if self._directory.holds(name)]
-        if may_be_old(key) and key not in names and self._directory.holds(key) and self._is_exact(key):
+        if (
+            may_be_old(key)
+            and key not in names
+            and self._directory.holds(key)
+            and self._is_exact(key)
+        ):
             names.append(key)
         return names
 

@@ -30,7 +30,16 @@ from weakref import WeakSet, finalize
 
 from ._keys import check_key, prefix_end
 from ._metadata import dumps, loads, matches, normalise
-from ._sqlite_blobs import CHUNK, NUMBER, Blobs, LateBlobValue, Snapshot, chunk_rows, is_number, new_number
+from ._sqlite_blobs import (
+    CHUNK,
+    NUMBER,
+    Blobs,
+    LateBlobValue,
+    Snapshot,
+    chunk_rows,
+    is_number,
+    new_number,
+)
 from ._streams import check_bounds, slice_bounds
 from .base_store import BaseStore, Head, no_positional_manager
 from .errors import StoreError, StoreOSError, from_os_error, os_errors
@@ -111,7 +120,9 @@ class _Errors:
     def __enter__(self) -> Any:
         pass
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
         if error is None or isinstance(error, StoreError):
             return
         if isinstance(error, OSError):
@@ -147,7 +158,9 @@ class _Use(_Errors):
         handle.users += 1
         return handle
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
         handle = self._handle
         if handle is not None:
             handle.users -= 1
@@ -180,6 +193,9 @@ class _Handle:
         self.users = 0
         #: An estimate of what its transaction has changed, in bytes.
         self.dirtied = 0
+        # No __del__(): where an exception has made a cycle, the connection may be finalised first,
+        # and that is a ResourceWarning.
+        self.close = finalize(self, connection.close)
 
     def rows(self, sql: str, values: Iterable[Any]) -> list[Any]:
         """Return rows; with text as bytes where some of it is no UTF-8."""
@@ -195,11 +211,6 @@ class _Handle:
             return self.connection.execute(sql, tuple(values)).fetchall()
         finally:
             self.connection.text_factory = str
-
-    def close(self) -> None:
-        self.connection.close()
-
-    __del__ = close
 
 
 class _Handles(threading.local):
@@ -328,6 +339,7 @@ class SqliteStore(BaseStore):
             else:
                 # Undoing what is in the WAL would undo it for the parent, and a rollback journal
                 # would be deleted; and a call that another thread was in holds locks for ever.
+                handle.close.detach()
                 _inherited.append(handle)
                 self._stranded = True
 
@@ -416,7 +428,9 @@ class SqliteStore(BaseStore):
         if owner is None:
             raise StoreError(f"{self!r} is not connected")
         if self._stranded:
-            raise StoreError(f"{self!r} cannot be used in this process: it was forked in the middle of a large change")
+            raise StoreError(
+                f"{self!r} cannot be used in this process: it was forked in the middle of a large change"
+            )
         connection = sqlite3.connect(
             self._path, timeout=_BUSY, isolation_level=None, check_same_thread=False
         )
@@ -433,7 +447,11 @@ class SqliteStore(BaseStore):
         handle = self._handles.mine
         if handle is None or handle.owner is not self._owner:
             writer = self._writer
-            if writer is not None and writer[0] == threading.get_ident() and writer[1].owner is self._owner:
+            if (
+                writer is not None
+                and writer[0] == threading.get_ident()
+                and writer[1].owner is self._owner
+            ):
                 handle = writer[1]
             else:
                 handle = self._new_handle()
@@ -517,7 +535,9 @@ class SqliteStore(BaseStore):
                 if size:
                     begin, stop = slice_bounds(start, end, size)
                     if stop - begin <= _SMALL_PART:
-                        return BytesIO(handle.blobs.read(number, stop - begin, begin) if begin < stop else b"")
+                        return BytesIO(
+                            handle.blobs.read(number, stop - begin, begin) if begin < stop else b""
+                        )
             finally:
                 if not inside:
                     handle.connection.execute("COMMIT")
@@ -553,7 +573,9 @@ class SqliteStore(BaseStore):
 
     def _head(self, key: str) -> Head | None:
         with _Use(self) as handle:
-            row = self._row(handle, f"metadata, created, modified, length(CAST(data AS BLOB)), {NUMBER}", key)
+            row = self._row(
+                handle, f"metadata, created, modified, length(CAST(data AS BLOB)), {NUMBER}", key
+            )
             if row is None:
                 return None
             metadata, created, modified, size, number = row
@@ -581,7 +603,8 @@ class SqliteStore(BaseStore):
         if start_after is not None and _as_bytes(start_after) >= low:
             lower, low = ">", _as_bytes(start_after)
         while limit is None or limit > 0:
-            count = _PAGE if limit is None else min(limit, _PAGE)
+            # A text in UTF-16 may not come back as it was, and would be no bound for a second page.
+            count = sys.maxsize if not self._utf8 else _PAGE if limit is None else min(limit, _PAGE)
             with _Use(self) as handle:
                 rows = handle.rows(
                     f"SELECT {columns} FROM {self._sql_table} WHERE key {lower} CAST(? AS TEXT) AND key < {upper} "

@@ -5,15 +5,11 @@ from __future__ import annotations
 import io
 from _thread import get_ident
 from abc import ABC, abstractmethod
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from ._metadata import copy_of
 from ._streams import (
     BUFFER_SIZE,
     BufferIteratorIO,
-    Readable,
-    Source,
     buffer_iterator,
     check_bounds,
     check_buffer_size,
@@ -24,8 +20,12 @@ from ._streams import (
 )
 from .errors import AuthorizationError, shown
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from typing import Any, BinaryIO
+
+    from ._streams import Readable, Source
 
 __all__ = ["Value"]
 
@@ -99,7 +99,8 @@ class Value(ABC):
             length = stop - begin
         if length == 0:
             return io.BytesIO()
-        return cast(BinaryIO, io.BufferedReader(BufferIteratorIO(self._part(begin, length))))
+        part = BufferIteratorIO(self._part(begin, length))
+        return io.BufferedReader(part)
 
     def _part(self, begin: int, length: int | None) -> Iterator[bytes]:
         with self.data as stream:
@@ -205,17 +206,6 @@ class SourceValue(Value):
 
     def range(self, start: int | None = None, end: int | None = None) -> BinaryIO:
         return source_stream(self._source, start, end)
-
-
-@contextmanager
-def open_value(value: Any) -> Iterator[tuple[Readable, dict[str, Any], int | None]]:
-    """Take apart what ``set`` was given: stream, metadata and, where it is known, size."""
-    if isinstance(value, Value):
-        with value.data as stream:
-            yield stream, value.metadata, value.size
-    else:
-        source, metadata = check_value(value)
-        yield source, metadata, None
 
 
 def check_value(value: Any) -> tuple[Readable, dict[str, Any]]:

@@ -18,7 +18,7 @@ from ._changes import Change, ChangeTeller, ThreadState, TransactionContext, Uni
 from ._keys import check_key
 from ._metadata import check_criteria, check_names, copy_of, matches, normalise
 from ._progress import has_listeners, progress, progress_wanted
-from ._streams import BUFFER_SIZE, CountingStream, Readable, check_buffer_size, check_readable
+from ._streams import BUFFER_SIZE, CountingStream, check_buffer_size, check_readable
 from ._transactions import DummyTransactionContext
 from .abstract_store import (
     AbstractAuthorizingStore,
@@ -34,7 +34,7 @@ from .events import (
     StoreTransactionStartEvent,
     StoreUpdateEvent,
 )
-from .value import Value, open_value
+from .value import Value, check_value
 
 if TYPE_CHECKING:
     import os
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from ..events.abstract_event_manager import BaseEventManager
     from ._changes import Observer
+    from ._streams import Readable
 
     Metadata = dict[str, Any]
     Path = str | os.PathLike[str]
@@ -432,3 +433,14 @@ class WrapperStore(ChangeTeller, AbstractStore):
                 if done:
                     for change in unit.changes:
                         self._tell(change)
+
+
+@contextmanager
+def open_value(value: Any) -> Iterator[tuple[Readable, dict[str, Any], int | None]]:
+    """Take apart what ``set`` was given: stream, metadata and, where it is known, size."""
+    if isinstance(value, Value):
+        with value.data as stream:
+            yield stream, value.metadata, value.size
+    else:
+        source, metadata = check_value(value)
+        yield source, metadata, None

@@ -92,7 +92,9 @@ def files_of(store):
     connection = sqlite3.connect(store.location)
     try:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'store#chunks'").fetchone():
+        if not connection.execute(
+            "SELECT 1 FROM sqlite_master WHERE name = 'store#chunks'"
+        ).fetchone():
             return 0
         orphans = connection.execute(
             'SELECT count(*) FROM "store#chunks" WHERE id >> 24 NOT IN '

@@ -6,6 +6,7 @@ import copy
 import io
 import os
 import pickle
+import signal
 import threading
 import warnings
 from collections import OrderedDict
@@ -197,6 +198,8 @@ def in_child(function):
         pid = os.fork()
     if not pid:
         try:
+            # A child that hangs fails the test instead of stopping it.
+            signal.alarm(60)
             function()
         except BaseException:
             os._exit(1)

@@ -96,7 +96,20 @@ def test_names_are_reversible_and_stay_apart_when_case_is_folded():
 
 @pytest.mark.parametrize(
     "name",
-    ["%41", "%%4", "%%4g", "%%C3", "%%ff", "%%61%62", "%%41%2E", "%%41.", "A", "%%41B", "%%%41", "%%"],
+    [
+        "%41",
+        "%%4",
+        "%%4g",
+        "%%C3",
+        "%%ff",
+        "%%61%62",
+        "%%41%2E",
+        "%%41.",
+        "A",
+        "%%41B",
+        "%%%41",
+        "%%",
+    ],
 )
 def test_look_alikes_are_not_decoded(name):
     assert decode(name) is None

@@ -71,7 +71,9 @@ def own_files(root):
 # Names and files
 
 
-@pytest.mark.parametrize("key", ["a", "abc.txt", "a-b_c.0", "-x", "a" * 246, "x.data", "x.metadata"])
+@pytest.mark.parametrize(
+    "key", ["a", "abc.txt", "a-b_c.0", "-x", "a" * 246, "x.data", "x.metadata"]
+)
 def test_plain_keys_have_the_file_names_of_old(root, store, key):
     put(store, key, b"bytes\0", a=[1, "\xe4"], b={"c": None})
     assert own_files(root) == sorted([f"{key}.data", f"{key}.metadata"])
@@ -136,7 +138,19 @@ def test_files_of_the_store_itself_start_with_fs(root, store):
     assert set(os.listdir(f"{root}/.FStmp")) == {"lock", f"{store._pairs._session}.alive"}
 
 
-OLD_KEYS = ["Upper", "a.B.c", "with space", "%41", "%20x", "é", "e\u0301", "con", "a.", ".x", "日本"]
+OLD_KEYS = [
+    "Upper",
+    "a.B.c",
+    "with space",
+    "%41",
+    "%20x",
+    "é",
+    "e\u0301",
+    "con",
+    "a.",
+    ".x",
+    "日本",
+]
 
 
 @pytest.mark.parametrize("key", OLD_KEYS)
@@ -272,7 +286,7 @@ def test_stamps_before_the_epoch(root, store):
     assert pair(store, "a") == (b"2", {})
 
 
-DAMAGED = [b"", b"{", b"[]", b"null", b"\xff\xfe", b"{\"a\": 1} x", b"[" * 100_000, b"\0" * 300]
+DAMAGED = [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"a": 1} x', b"[" * 100_000, b"\0" * 300]
 
 
 @pytest.mark.parametrize("metadata", DAMAGED)
@@ -320,7 +334,8 @@ def test_foreign_files_hide_nothing(root, store):
     for name in ("readme", "x.tmp", "data", "metadata", ".hidden", "%%41.key"):
         with open(f"{root}/{name}", "w"):
             pass
-    assert list(store.keys()) == list(store.query_keys()) == list(store.glob("*")) == ["alias", "fine"]
+    for keys in (store.keys(), store.query_keys(), store.glob("*")):
+        assert sorted(keys) == ["alias", "fine"]
     assert dict(store.query()) == {"alias": {"n": 1}, "fine": {"n": 1}}
     for key in ("d", "f", "g", "link", "loop", "through"):
         assert not store.exists(key)
@@ -373,7 +388,9 @@ with FileSystemStore(sys.argv[1]) as store:
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can be another user")
+@pytest.mark.skipif(
+    not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can be another user"
+)
 def test_what_may_not_be_read_hides_nothing_and_read_only_stores_can_be_read(root):
     plant(root, "a", b"1", {"n": 1})
     plant(root, "secret", b"2", {"n": 2})
@@ -415,7 +432,9 @@ def test_a_failed_init_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("text", ["__version__ = 0\n", "", "anything", "__version__ = 1", "__version__=0"])
+@pytest.mark.parametrize(
+    "text", ["__version__ = 0\n", "", "anything", "__version__ = 1", "__version__=0"]
+)
 def test_magic_files_of_any_age_will_do(tmp_path, text):
     (tmp_path / ".FSStore").write_text(text)
     plant(tmp_path, "Upper", b"1", {"n": 1})
@@ -448,7 +467,9 @@ def test_what_is_no_store_is_refused(tmp_path):
     with pytest.raises(FileSystemStoreError):
         FileSystemStore(tmp_path / "sub")
     with (
-        mock.patch.object(module, "read_file", side_effect=OSError(errno.EACCES, "Permission denied")),
+        mock.patch.object(
+            module, "read_file", side_effect=OSError(errno.EACCES, "Permission denied")
+        ),
         pytest.raises(FileSystemStoreError, match="Permission denied"),
     ):
         FileSystemStore(tmp_path)
@@ -785,3 +806,79 @@ def test_info(store, root):
     assert info["durable"] == "process"
     assert info["streaming"]
     assert FileSystemStore(root).info()["durable"] == "power"
+
+
+def test_a_transaction_reads_what_it_wrote(store):
+    big = bytes(200_000)
+    put(store, "a", b"old", n=1)
+    with store.transaction("t"):
+        put(store, "a", big, n=2)
+        put(store, "b", b"new")
+        value = store.get("a")
+        assert (value.size, value.metadata) == (len(big), {"n": 2})
+        store.set_metadata("a", {"n": 3})
+        assert pair(store, "a") == (big, {"n": 3})
+        store.delete("b")
+        assert not store.exists("b")
+        with pytest.raises(KeyError):
+            store.get("b")
+        put(store, "a", b"small")
+    assert value.data.read() == big
+    assert pair(store, "a") == (b"small", {})
+    with store.transaction("t"):
+        store.set_metadata("a", {"n": 4})
+        assert pair(store, "a") == (b"small", {"n": 4})
+
+
+def test_an_error_of_the_callers_stream_passes_unchanged(root, store):
+    class Broken:
+        def read(self, size):
+            raise error
+
+    put(store, "a", b"old")
+    error = OSError(errno.EIO, "mine")
+    with pytest.raises(OSError, match="mine") as caught:
+        store.set_data("a", Broken())
+    assert caught.value is error
+    assert store.to_bytes("a") == b"old"
+    assert len(os.listdir(f"{root}/.FStmp")) == 2
+
+
+def test_one_that_cannot_be_read_hides_no_other(store):
+    for key in ("a", "b", "c"):
+        put(store, key, n=1)
+    real = store._pairs.look
+    for number in (errno.EACCES, errno.EPERM, errno.EIO):
+        error = OSError(number, os.strerror(number))
+        with mock.patch.object(
+            store._pairs,
+            "look",
+            lambda name, error=error: throw(error) if name == "b" else real(name),
+        ):
+            assert sorted(dict(store.query())) == ["a", "c"]
+            with pytest.raises(StoreOSError):
+                store.get_metadata("b")
+
+
+def throw(error):
+    raise error
+
+
+def test_what_a_child_process_inherits_is_dropped_and_not_ended(root, store):
+    put(store, "a", b"1")
+    alive = f"{root}/.FStmp/{store._pairs._session}.alive"
+    store._mutex.acquire()
+    store._forked()
+    assert os.path.exists(alive)
+    assert in_thread(lambda: put(store, "a", b"2"))
+    # This process has let go of it, so it is swept.
+    assert not os.path.exists(alive)
+    assert pair(store, "a") == (b"2", {})
+
+
+def in_thread(function):
+    done = []
+    thread = threading.Thread(target=lambda: done.append(function()))
+    thread.start()
+    thread.join(60)
+    return bool(done)

@@ -276,7 +276,7 @@ def test_crash_at_any_call_leaves_the_old_pairs_or_the_new_ones(operation):
             def hook(name, args, n=n):
                 nonlocal calls
                 calls += 1
-                if crashed is False:
+                if crashed is False:  # noqa: B023 - called before the loop goes on
                     return None
                 if calls == n + 1:
                     raise Crash

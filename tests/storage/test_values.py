@@ -25,7 +25,8 @@ from encore.storage.errors import AuthorizationError, StoreError, StoreOSError
 from encore.storage.file_value import FileValue, LateFile, OpenFile, open_file
 from encore.storage.string_value import StringValue
 from encore.storage.url_value import URLValue
-from encore.storage.value import SourceValue, Value, check_value, open_value
+from encore.storage.value import SourceValue, Value, check_value
+from encore.storage.wrapper_store import open_value
 
 DATA = bytes(range(256)) * 3
 BOUNDS = [None, 0, 1, 2, 255, 767, 768, 769, 10**30, -1, -2, -767, -768, -769, -(10**30), True]
