@@ -168,6 +168,8 @@ class ForeignErrors:
     def __next__(self) -> bytes:
         try:
             return next(self._chunks)
+        except StopIteration:
+            raise
         except BaseException as error:
             self.error = error
             raise

@@ -422,11 +422,12 @@ class AbstractStore(AbstractReadOnlyStore):
 
         Parameters and events are those of set(), with a binary stream for the value.
         """
+        conditions = self._conditions(if_match, if_none_match)
         try:
             metadata = self.get_metadata(key)
         except KeyError:
             metadata = {}
-        self.set(key, (data, metadata), buffer_size, **conditions(if_match, if_none_match))
+        self.set(key, (data, metadata), buffer_size, **conditions)
 
     def set_metadata(
         self,
@@ -456,7 +457,7 @@ class AbstractStore(AbstractReadOnlyStore):
         except KeyError:
             data = io.BytesIO()
         with data:
-            self.set(key, (data, metadata), **conditions(if_match, if_none_match))
+            self.set(key, (data, metadata), **self._conditions(if_match, if_none_match))
 
     def update_metadata(
         self,
@@ -472,7 +473,7 @@ class AbstractStore(AbstractReadOnlyStore):
         """
         metadata = normalise(metadata)
         merged = {**self.get_metadata(key), **metadata}
-        self.set_metadata(key, merged, **conditions(if_match, if_none_match))
+        self.set_metadata(key, merged, **self._conditions(if_match, if_none_match))
 
     def from_bytes(self, key: str, data: bytes, buffer_size: int = BUFFER_SIZE) -> None:
         """Store bytes as set_data() does.
@@ -504,6 +505,14 @@ class AbstractStore(AbstractReadOnlyStore):
 
         with reading(path) as stream:
             self.set_data(key, stream, buffer_size)
+
+    def _conditions(self, if_match: str | None, if_none_match: str | None) -> dict[str, Any]:
+        # Stores written for 0.8 do not take these arguments.
+        both = {"if_match": if_match, "if_none_match": if_none_match}
+        given = {name: value for name, value in both.items() if value is not None}
+        if given and not self.info().get("conditional"):
+            raise NotImplementedError(f"{self!r} has no conditional writes")
+        return given
 
     # Writing many keys: one transaction where the store has them.
     # The shorter of two iterables decides, as in zip().
@@ -626,9 +635,3 @@ class AbstractAuthorizingStore(AbstractStore):
     @abstractmethod
     def update_permissions(self, key: str, permissions: Mapping[str, Iterable[str]]) -> None:
         """Add tags to permissions; parameters and errors are those of set_permissions(), 'owned' may be left out."""
-
-
-def conditions(if_match: str | None, if_none_match: str | None) -> dict[str, Any]:
-    """Return the conditions that were given; stores written for 0.8 do not take these arguments."""
-    given = {"if_match": if_match, "if_none_match": if_none_match}
-    return {name: value for name, value in given.items() if value is not None}

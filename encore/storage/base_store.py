@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import time
+from threading import RLock
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn
 from weakref import WeakSet
 
@@ -36,7 +37,7 @@ from ._streams import (
     check_readable,
 )
 from .abstract_store import AbstractReadOnlyStore, AbstractStore
-from .errors import PreconditionError, StoreError
+from .errors import PreconditionError, StoreError, shown
 from .events import StoreDeleteEvent, StoreSetEvent, StoreUpdateEvent
 from .value import Value, check_value
 
@@ -79,14 +80,12 @@ class Condition(NamedTuple):
             raise ValueError("either if_match or if_none_match, not both")
         if if_none_match is None:
             if not isinstance(if_match, str):
-                raise TypeError(f"if_match is an etag, not {type(if_match).__name__}: {if_match!r}")
+                raise TypeError(f"if_match is an etag, not {shown(if_match)}")
             return cls(if_match)
         if not isinstance(if_none_match, str):
-            raise TypeError(
-                f"if_none_match is '*', not {type(if_none_match).__name__}: {if_none_match!r}"
-            )
+            raise TypeError(f"if_none_match is '*', not {shown(if_none_match)}")
         if if_none_match != "*":
-            raise ValueError(f"if_none_match is '*', not {if_none_match!r}")
+            raise ValueError(f"if_none_match is '*', not {shown(if_none_match)}")
         return cls(None)
 
     def check(self, key: str, head: Head | None) -> None:
@@ -137,7 +136,7 @@ class BaseReadOnlyStore(ChangeTeller, AbstractReadOnlyStore):
     _must_connect = True
 
     #: Attributes that are made anew in another process.
-    _transient: frozenset[str] = frozenset({"event_manager", "_state", "_connected"})
+    _transient: frozenset[str] = frozenset({"event_manager", "_state", "_connected", "_life_cycle"})
 
     def __init__(self, *, event_manager: BaseEventManager | None = None) -> None:
         super().__init__(event_manager=event_manager)
@@ -146,11 +145,13 @@ class BaseReadOnlyStore(ChangeTeller, AbstractReadOnlyStore):
     def _prepare(self) -> None:
         """Make the transient attributes."""
         self._state = ThreadState()
+        self._life_cycle = RLock()
         _remember(self)
 
     def _forked(self) -> None:
         """Make the store usable in the child after a fork."""
         self._state = ThreadState()
+        self._life_cycle = RLock()
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in self._transient}
@@ -194,16 +195,18 @@ class BaseReadOnlyStore(ChangeTeller, AbstractReadOnlyStore):
     # Life cycle
 
     def connect(self, credentials: Any = None) -> None:
-        if not self._connected:
-            self._open(credentials)
-            self._connected = True
+        with self._life_cycle:
+            if not self._connected:
+                self._open(credentials)
+                self._connected = True
 
     def disconnect(self) -> None:
         if self._state.unit is not None:
             raise StoreError("a store cannot be disconnected inside its own transaction")
-        if self._connected:
-            self._connected = False
-            self._close()
+        with self._life_cycle:
+            if self._connected:
+                self._connected = False
+                self._close()
 
     def _check_connected(self) -> None:
         if not self._connected and self._must_connect:

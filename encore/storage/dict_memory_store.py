@@ -68,7 +68,8 @@ class DictMemoryStore(OverlayStore):
         return Head(metadata, created or 0.0, modified or 0.0, len(data))
 
     def _value_of(self, key: str, record: Record) -> StringValue:
-        return StringValue.of_normalised(*record)
+        data, metadata, created, modified = record
+        return StringValue.of_normalised(data, metadata, created or 0.0, modified or 0.0)
 
     # Writing
 

@@ -21,19 +21,19 @@ __all__ = ["FileValue"]
 class OpenFile:
     """A file that is open for as long as anything refers to this object: a `Source`."""
 
-    #: How many there are in this process.
-    count = 0
+    #: Those that there are in this process; a set, as adding and discarding is one step each.
+    live: set[int] = set()
 
     def __init__(self, fd: int, size: int) -> None:
         self.fd = fd
         self.size = size
-        OpenFile.count += 1
+        OpenFile.live.add(id(self))
 
     def pread(self, size: int, position: int, /) -> bytes:
         return os.pread(self.fd, size, position)
 
     def __del__(self) -> None:
-        OpenFile.count -= 1
+        OpenFile.live.discard(id(self))
         os.close(self.fd)
 
 

@@ -352,7 +352,7 @@ class FileSystemStore(OverlayStore):
                 data += more
             return StringValue.of_normalised(data, metadata, head.created, head.modified)
         source: OpenFile | LateFile = file
-        if OpenFile.count > _MAX_OPEN and pair is not None:
+        if len(OpenFile.live) > _MAX_OPEN and pair is not None:
             source = LateFile(f"{self.path}/{name}{DATA}", pair.status)
         return SourceValue(source, metadata, head.created, head.modified, head.etag)
 

@@ -510,7 +510,7 @@ class SqliteStore(BaseStore):
                 return self._small_value(key, row)
             head = self._blob_head(key, row, handle.blobs.size(row[3]))
             value = LateBlobValue(self, key, row[3], head)
-            if (self._wal and not snapshots) or OpenFile.count >= _MAX_COPIES:
+            if (self._wal and not snapshots) or len(OpenFile.live) >= _MAX_COPIES:
                 return value
             return _source_value(value.copied(0, head.size), head)
         finally:

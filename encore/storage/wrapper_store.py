@@ -24,7 +24,6 @@ from .abstract_store import (
     AbstractAuthorizingStore,
     AbstractReadOnlyStore,
     AbstractStore,
-    conditions,
 )
 from .errors import StoreError
 from .events import (
@@ -248,12 +247,6 @@ class WrapperStore(ChangeTeller, AbstractStore):
         except KeyError:
             return None
 
-    def _conditions(self, if_match: str | None, if_none_match: str | None) -> dict[str, Any]:
-        given = conditions(if_match, if_none_match)
-        if given and not self.info()["conditional"]:
-            raise NotImplementedError(f"{self.store!r} has no conditional writes")
-        return given
-
     def set_metadata(
         self,
         key: str,
@@ -410,7 +403,12 @@ class WrapperStore(ChangeTeller, AbstractStore):
             # The outermost one; but a stream may begin it while it is read by a method of the store.
             state.unit = unit = Unit()
             unit.marks.append(((context, outer), 0))
-            self._tell_transaction(None)
+            try:
+                self._tell_transaction(None)
+            except BaseException as error:
+                state.unit = outer
+                context.__exit__(type(error), error, error.__traceback__)
+                raise
         else:
             outer.marks.append(((context, None), 0))
 

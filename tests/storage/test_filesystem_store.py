@@ -543,9 +543,9 @@ def test_values_stay_what_they_were(root, store):
 def test_many_large_values_do_not_use_up_the_open_files(store):
     for n in range(300):
         put(store, f"k{n}", b"%d" % n * 70_000)
-    before = OpenFile.count
+    before = len(OpenFile.live)
     values = [store.get(f"k{n}") for n in range(300)]
-    assert OpenFile.count - before <= 130
+    assert len(OpenFile.live) - before <= 130
     for n, value in enumerate(values):
         assert value.range(0, 3).read() == (b"%d" % n * 3)[:3]
     put(store, "k0", b"new")
@@ -554,7 +554,7 @@ def test_many_large_values_do_not_use_up_the_open_files(store):
     with pytest.raises(StoreError, match="changed since"):
         values[299].data.read()
     del values, value
-    assert OpenFile.count == before
+    assert len(OpenFile.live) == before
 
 
 def test_short_reads_of_small_values_are_made_whole(root, store):

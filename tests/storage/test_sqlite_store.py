@@ -547,7 +547,7 @@ def test_many_large_values_at_once(path, store):
     gc.collect()
     assert chunks_of(path) == 0
     assert len(Snapshot.live) == 0
-    assert OpenFile.count == 0
+    assert len(OpenFile.live) == 0
 
 
 def test_chunks_are_never_left_alone(path, store):

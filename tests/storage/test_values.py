@@ -549,23 +549,23 @@ def test_an_open_range_keeps_the_file_that_it_opened(tmp_path):
 def test_files_are_closed_with_the_last_stream(tmp_path):
     value = file_value(tmp_path)
     gc.collect()
-    before = OpenFile.count
+    before = len(OpenFile.live)
     stream = value.range(1)
-    assert OpenFile.count == before + 1
+    assert len(OpenFile.live) == before + 1
     value.range(5, 5).close()
     del stream
     gc.collect()
-    assert OpenFile.count == before
+    assert len(OpenFile.live) == before
 
 
 def test_a_late_file_is_open_only_while_it_is_read(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(DATA)
-    before = OpenFile.count
+    before = len(OpenFile.live)
     late = LateFile(str(path), os.stat(path))
     assert late.size == len(DATA)
     assert late.pread(5, 10) == DATA[10:15]
-    assert OpenFile.count == before
+    assert len(OpenFile.live) == before
     path.write_bytes(DATA + b"more")
     with pytest.raises(StoreError, match="changed"):
         late.pread(5, 10)
