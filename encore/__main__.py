@@ -31,7 +31,7 @@ DESCRIPTION = "Look into stores, change them, and copy between them."
 
 STORES = """\
 A STORE is one of
-  sqlite:PATH       a database file
+  sqlite:PATH       a database file; sqlite::memory: is an empty one in memory
   fs:PATH           a file system store: a directory of data and metadata
   dir:PATH          any directory, read-only
   memory:           an empty store in memory
@@ -54,6 +54,8 @@ examples:
 Write -- before arguments that begin with a dash. The exit status is 0 if all
 went well, 1 if something failed, 2 for wrong use.
 """
+
+NO_FS = "dir:PATH reads any directory; copy and put make stores of new and of empty ones"
 
 
 class WrongUse(Exception):
@@ -82,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What the encoding of standard output lacks is shown as an escape.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parsed(argv)
         status: int = arguments.run(arguments)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -106,6 +108,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             return INTERRUPTED
         _complain(_reason(error))
         return FAILED
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    try:
+        return parser.parse_args(argv)
+    except WrongUse as error:
+        given = sys.argv[1:] if argv is None else argv
+        # What begins with a dash has been taken for an option, and then an argument is missing.
+        if "--" not in given and any(len(each) > 1 and each.startswith("-") for each in given):
+            raise WrongUse(f"{error}; -- goes before arguments that begin with a dash") from error
+        raise
 
 
 def _complain(message: object) -> None:
@@ -187,6 +201,8 @@ def _key(text: str) -> str:
 
 
 def _pattern(text: str | None) -> str | None:
+    if text == "":
+        raise WrongUse("an empty pattern matches nothing")
     try:
         (text or "").encode()
     except UnicodeEncodeError as error:
@@ -226,12 +242,20 @@ def _value(text: str) -> Any:
 
 @contextmanager
 def _opened(name: str, create: bool = False) -> Iterator[AbstractReadOnlyStore]:
+    from encore.storage.errors import StoreError
     from encore.storage.opener import open_store
 
     try:
         store = open_store(name, create=create)
     except ValueError as error:
         raise WrongUse(error) from error
+    except StoreError as error:
+        if name.startswith("fs:"):
+            from encore.storage.filesystem_store import FileSystemStoreError
+
+            if isinstance(error, FileSystemStoreError):
+                raise StoreError(f"{error}; {NO_FS}") from error
+        raise
     with store:
         yield store
 
@@ -274,10 +298,29 @@ def _copy(arguments: argparse.Namespace) -> int:
         report = copy_store(
             source, target, match=match, on_conflict=on_conflict, event_manager=events
         )
+        left = list(_left_out(source, match))
     for key, error in report.failed.items():
         _complain(f"{_shown(key)}: {_reason(error)}")
-    print(report)
-    return FAILED if report.failed else 0
+    for path, reason, _ in left:
+        _complain(f"left out {_shown(path)}: {reason}")
+    print(f"{report}, {len(left)} left out" if left else report)
+    return FAILED if report.failed or any(error for _, _, error in left) else 0
+
+
+def _left_out(source: Any, match: str | None) -> Iterator[tuple[str, str, Exception | None]]:
+    """Tell what a store cannot give, as far as it concerns the copy."""
+    from encore.storage._keys import key_matcher, literal_prefix
+
+    tell = getattr(source, "left_out", None)
+    if tell is None:
+        return
+    prefix = literal_prefix(match or "")
+    matches = key_matcher("*" if match is None else match)
+    for path, reason, error in tell():
+        # In a directory there may be what matches, whether or not its own name does.
+        inside = path.endswith("/") and (path.startswith(prefix) or prefix.startswith(path))
+        if inside or matches(path):
+            yield path, reason, error
 
 
 def _ls(arguments: argparse.Namespace) -> int:
@@ -311,11 +354,14 @@ def _cat(arguments: argparse.Namespace) -> int:
 def _put(arguments: argparse.Namespace) -> int:
     key = _key(arguments.key)
     metadata = _pairs(arguments.metadata)
+    if "" in metadata:
+        raise WrongUse("a name in metadata is missing: '='")
     # Before the store, which is not to be made if there is nothing to put into it.
     if arguments.file == "-":
         _put_stream(arguments.store, key, _bytes_of(sys.stdin, "standard input"), metadata)
     else:
-        with open(arguments.file, "rb") as file:
+        # Whole in messages, as the paths of stores are.
+        with open(os.path.join(os.getcwd(), arguments.file), "rb") as file:
             _put_stream(arguments.store, key, file, metadata)
     return 0
 
@@ -373,15 +419,21 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         return made
 
+    a_store = "what to open, see below"
+    a_key = "the key in the store, exactly"
     copy = command(
         _copy,
         "copy what one store has to another",
         "What is there with the same\n"
-        "data is skipped, so that an interrupted copy goes on; what is there with other\n"
-        "data is left alone and counts as failed, unless --overwrite is given.",
+        "data is skipped, so that an interrupted copy goes on; if only its metadata\n"
+        "differ they are set, and it counts as copied. What is there with other data is\n"
+        "left alone and counts as failed, unless --overwrite is given. What is in a\n"
+        "directory and cannot be a key (links out of it, pipes, names that are no UTF-8\n"
+        "or too long) is told of and left out; so is what cannot be read, and then the\n"
+        "exit status is 1.",
     )
-    copy.add_argument("source", metavar="SOURCE", help="the store to read")
-    copy.add_argument("target", metavar="TARGET", help="the store to write")
+    copy.add_argument("source", metavar="SOURCE", help="the STORE to read")
+    copy.add_argument("target", metavar="TARGET", help="the STORE to write")
     copy.add_argument("--overwrite", action="store_true", help="replace other data in the target")
     copy.add_argument("--match", metavar="GLOB", help="only keys that match: * ? [a-b] [!a]")
 
@@ -391,7 +443,7 @@ def _parser() -> argparse.ArgumentParser:
         "Characters that cannot be printed, and the\n"
         r"backslash, are shown as escapes: \n, \\, \x1b, \u2028.",
     )
-    ls.add_argument("store", metavar="STORE")
+    ls.add_argument("store", metavar="STORE", help=a_store)
     ls.add_argument("glob", metavar="GLOB", nargs="?", help="only keys that match: * ? [a-b] [!a]")
 
     query = command(
@@ -399,7 +451,7 @@ def _parser() -> argparse.ArgumentParser:
         "list keys and metadata that match",
         "Each line is a key as ls shows it,\na tab, and the metadata as JSON.",
     )
-    query.add_argument("store", metavar="STORE")
+    query.add_argument("store", metavar="STORE", help=a_store)
     query.add_argument(
         "criteria", metavar="name=value", nargs="*", help="must be equal; JSON, or else text"
     )
@@ -408,23 +460,23 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     cat = command(_cat, "write the data of a key to standard output")
-    cat.add_argument("store", metavar="STORE")
-    cat.add_argument("key", metavar="KEY")
+    cat.add_argument("store", metavar="STORE", help=a_store)
+    cat.add_argument("key", metavar="KEY", help=a_key)
 
     put = command(_put, "store a file", "Data and metadata of the key are replaced.")
-    put.add_argument("store", metavar="STORE")
-    put.add_argument("key", metavar="KEY")
+    put.add_argument("store", metavar="STORE", help=a_store)
+    put.add_argument("key", metavar="KEY", help=a_key)
     put.add_argument("file", metavar="FILE", help="its data; - is standard input")
     put.add_argument(
         "metadata", metavar="name=value", nargs="*", help="metadata; JSON, or else text"
     )
 
     rm = command(_rm, "delete a key")
-    rm.add_argument("store", metavar="STORE")
-    rm.add_argument("key", metavar="KEY")
+    rm.add_argument("store", metavar="STORE", help=a_store)
+    rm.add_argument("key", metavar="KEY", help=a_key)
 
     info = command(_info, "describe a store")
-    info.add_argument("store", metavar="STORE")
+    info.add_argument("store", metavar="STORE", help=a_store)
 
     command(_demo, "a tour on real files, in a temporary directory")
     return parser

@@ -8,7 +8,7 @@ from __future__ import annotations
 import calendar
 import sys
 import zipfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from encore.storage.abstract_store import AbstractReadOnlyStore
 from encore.storage.errors import StoreError
@@ -16,7 +16,6 @@ from encore.storage.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from typing import BinaryIO
 
 
 class Member(Value):
@@ -31,7 +30,7 @@ class Member(Value):
 
     @property
     def data(self) -> BinaryIO:
-        return self._archive.open(self._member)
+        return cast(BinaryIO, self._archive.open(self._member))
 
     @property
     def metadata(self) -> dict[str, Any]:

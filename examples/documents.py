@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import io
 import sys
+from typing import Any
 
 from encore.storage.api import open_store
 
-LETTERS = [
+LETTERS: list[tuple[str, str, dict[str, Any]]] = [
     ("letters/1", "Dear Cassim, the cave is real.", {"author": "alibaba", "year": 1704}),
     ("letters/2", "Dear brother, what is the word?", {"author": "cassim", "year": 1704}),
     ("letters/3", "To all: check the jars.", {"author": "morgiana", "year": 1705}),

@@ -123,6 +123,66 @@ def test_copy_from_what_is_missing_makes_no_target(run, folder):
 
 def test_copy_to_what_cannot_be_written_is_refused(run, tree):
     assert_one_line(run("copy", "dir:tree", "dir:tree"), 1, "'dir:tree' can only be read")
+    assert_one_line(run("copy", "dir:tree", "dir:new"), 1, "'dir:new' can only be read")
+    assert_one_line(run("rm", "dir:tree", "a.txt"), 1, "'dir:tree' can only be read")
+
+
+def told(result):
+    return [line for line in result.err.splitlines() if line.startswith("python -m encore: ")]
+
+
+def test_copy_says_once_how_many(run, tree):
+    run("copy", "dir:tree", "sqlite:x.db")
+    (tree / "a.txt").write_bytes(b"ALPHA")
+    result = run("copy", "dir:tree", "sqlite:x.db")
+    assert result.out == "0 copied, 2 skipped, 1 failed\n"
+    assert "copied" not in result.err
+    assert len(told(result)) == 1
+    assert result.err.count("WARNING: 1 of 3 keys failed") == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs links and FIFOs")
+def test_copy_tells_what_it_leaves_out(run, tree):
+    (tree / "sub/out").symlink_to("/")
+    os.mkfifo(tree / "pi\npe")
+    result = run("copy", "dir:tree", "sqlite:x.db")
+    assert (result.status, result.out) == (0, "3 copied, 0 skipped, 0 failed, 2 left out\n")
+    assert told(result) == [
+        r"python -m encore: left out pi\npe: neither a file nor a directory nor a link",
+        "python -m encore: left out sub/out: a link that leads out of the tree",
+    ]
+    result = run("copy", "dir:tree", "sqlite:x.db", "--match", "*.txt")
+    assert (result.status, result.out) == (0, "0 copied, 2 skipped, 0 failed\n")
+    assert told(result) == []
+
+
+def test_copy_fails_where_something_cannot_be_read(run, tree, monkeypatch):
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).rstrip("/") == str(tree / "sub"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    result = run("copy", "dir:tree", "sqlite:x.db")
+    assert (result.status, result.out) == (1, "2 copied, 0 skipped, 0 failed, 1 left out\n")
+    assert told(result) == ["python -m encore: left out sub/: cannot be read: Permission denied"]
+    # There may be one of these in it.
+    assert run("copy", "dir:tree", "sqlite:x.db", "--match", "s*.txt").status == 1
+    # But not one of these.
+    assert run("copy", "dir:tree", "sqlite:x.db", "--match", "a*").status == 0
+
+
+def test_interrupted_copy_says_so(run, tree, monkeypatch):
+    def interrupt(self, *args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SqliteStore, "set", interrupt)
+    result = run("copy", "dir:tree", "sqlite:x.db")
+    assert result.status == 130
+    assert "EXCEPTION: interrupted\n" in result.err
+    assert result.err.splitlines()[-1] == "python -m encore: interrupted"
 
 
 # ls, query
@@ -260,6 +320,30 @@ def test_arguments_that_begin_with_a_dash_follow_two_dashes(run, folder):
     assert run("query", "sqlite:x.db", "--", "-n=1").out == '-key\t{"-n": 1}\n'
 
 
+def test_a_missing_argument_may_have_begun_with_a_dash(run, folder):
+    assert_one_line(run("rm", "sqlite:x.db", "-dash"), 2, "KEY", "-- goes before arguments")
+    result = run("rm", "--", "sqlite:x.db")
+    assert_one_line(result, 2, "KEY")
+    assert "goes before" not in result.err
+
+
+def test_a_database_in_memory_is_empty(run, folder):
+    assert run("ls", "sqlite::memory:").out == ""
+    assert list(folder.iterdir()) == []
+
+
+def test_a_directory_that_is_no_store_comes_with_a_way_out(run, tree):
+    for arguments in (("ls", "fs:tree"), ("copy", "memory:", "fs:tree")):
+        assert_one_line(run(*arguments), 1, "dir:PATH reads any directory", "empty ones")
+
+
+def test_missing_paths_are_shown_in_full(run, folder):
+    (folder / "file").write_bytes(b"x")
+    for name in ("sqlite:no", "fs:no", "dir:no"):
+        assert_one_line(run("ls", name), 1, repr(str(folder / "no")))
+    assert_one_line(run("put", "memory:", "key", "no"), 1, repr(str(folder / "no")))
+
+
 def test_info_describes_the_store(run, tree):
     lines = run("info", "dir:tree").out.splitlines()
     assert "type: DirectoryStore" in lines
@@ -294,6 +378,9 @@ def test_info_describes_the_store(run, tree):
         (["query", "memory:", "x=\udcff"], "UTF-8"),
         (["query", "memory:", "x=1e999"], "inf"),
         (["put", "sqlite:new.db", "key", "-", "x"], "name=value"),
+        (["put", "sqlite:new.db", "key", "-", "=5"], "name in metadata is missing"),
+        (["ls", "memory:", ""], "empty pattern"),
+        (["copy", "memory:", "memory:", "--match", ""], "empty pattern"),
         (["put", "sqlite:new.db", "key"], "FILE"),
     ],
 )
@@ -322,6 +409,10 @@ def test_help_has_examples(run):
     for command in commands:
         text = run(command, "--help").out
         assert text.startswith(f"usage: python -m encore {command}")
+        # Every argument has a line of its own, with a text.
+        for argument in ("STORE", "KEY", "FILE", "SOURCE", "TARGET"):
+            if argument in text.partition("\n\n")[0]:
+                assert f"\n  {argument}  " in text
         assert max(map(len, text.splitlines())) < 80
 
 
@@ -453,8 +544,11 @@ def test_output_that_cannot_be_written_is_an_error(store):
 # Interruptions: the source below halts in the middle, says so, and waits to be killed.
 
 HALTING = """\
-import os, sys
+import os, signal, sys
 from encore.storage.directory_store import DirectoryStore
+
+# Ignored where the tests were started with nohup or in the background of a shell.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 class Halting(DirectoryStore):
     reads = 0

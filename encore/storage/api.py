@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .base_store import BaseReadOnlyStore, BaseStore
     from .copying import CopyReport, copy_store
     from .dict_memory_store import DictMemoryStore
-    from .directory_store import DirectoryStore
+    from .directory_store import DirectoryStore, LeftOut
     from .errors import AuthorizationError, PreconditionError, StoreError, StoreOSError
     from .events import (
         StoreDeleteEvent,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .filesystem_store import FileSystemStore, FileSystemStoreError, init_shared_store
     from .mapping import ReadOnlyStoreMapping, StoreMapping
     from .opener import open_store
+    from .overlay_store import OverlayStore
     from .sqlite_store import SqliteStore
     from .string_value import StringValue
     from .url_value import URLValue
@@ -41,7 +42,7 @@ _HOME = {
     "base_store": ["BaseReadOnlyStore", "BaseStore"],
     "copying": ["CopyReport", "copy_store"],
     "dict_memory_store": ["DictMemoryStore"],
-    "directory_store": ["DirectoryStore"],
+    "directory_store": ["DirectoryStore", "LeftOut"],
     "errors": ["AuthorizationError", "PreconditionError", "StoreError", "StoreOSError"],
     "events": [
         "StoreDeleteEvent",
@@ -60,6 +61,7 @@ _HOME = {
     ],
     "file_value": ["FileValue"],
     "filesystem_store": ["FileSystemStore", "FileSystemStoreError", "init_shared_store"],
+    "overlay_store": ["OverlayStore"],
     "mapping": ["ReadOnlyStoreMapping", "StoreMapping"],
     "opener": ["open_store"],
     "sqlite_store": ["SqliteStore"],
@@ -83,6 +85,8 @@ __all__ = [
     "FileSystemStore",
     "FileSystemStoreError",
     "FileValue",
+    "LeftOut",
+    "OverlayStore",
     "PreconditionError",
     "ReadOnlyStoreMapping",
     "SqliteStore",

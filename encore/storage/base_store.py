@@ -8,6 +8,7 @@ to read            ``_read``, ``_head``, ``_scan``; ``_list`` and ``_holds`` to 
 to connect         ``_open``, ``_close``
 to write           ``_stage`` and ``_discard`` (bytes on their way, outside all locks), ``_save``, ``_remove``
 to be atomic       ``_begin``, ``_commit``, ``_rollback``; ``_savepoint``, ``_rollback_to``, ``_release``
+to be copied       ``_transient``, ``_prepare`` (attributes that are not pickled), ``_forked`` (locks made anew)
 =================  ==================================================================================
 
 Every method that writes is a unit of work between ``_begin`` and ``_commit``, a transaction is a
@@ -190,6 +191,7 @@ class BaseReadOnlyStore(ChangeTeller, AbstractReadOnlyStore):
         return super().keys(prefix, start_after, limit)
 
     def _holds(self, key: str) -> bool:
+        """Whether there is such a key."""
         return self._head(key) is not None
 
     # Life cycle

@@ -125,9 +125,14 @@ def copy_store(
         unit="B",
     ) as progress:
         copier.progress = progress
-        copier.copy(keys)
+        try:
+            copier.copy(keys)
+        except KeyboardInterrupt:
+            # It has no text of its own.
+            progress.end("interrupted", "exception")
+            raise
         if copier.report.failed:
-            progress.end(str(copier.report), "warning")
+            progress.end(f"{len(copier.report.failed)} of {len(keys)} keys failed", "warning")
     return copier.report
 
 

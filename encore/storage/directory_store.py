@@ -6,13 +6,13 @@ import errno
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from ._keys import MAX_KEY_BYTES
 from ._metadata import copy_of, digest, matches
 from ._streams import source_stream
 from .base_store import BaseReadOnlyStore, Head, no_positional_manager
-from .errors import StoreError, from_os_error, os_errors
+from .errors import StoreError, StoreOSError, from_os_error, os_errors
 from .file_value import OpenFile
 from .string_value import StringValue
 from .value import Value
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Metadata = dict[str, Any]
 
-__all__ = ["DirectoryStore"]
+__all__ = ["DirectoryStore", "LeftOut"]
 
 # Files of up to this size are read by get() itself. The same as what a stream reads ahead, so that
 # bigger ones gain nothing from it.
@@ -45,6 +45,25 @@ _COMPRESSED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz":
 _UNKNOWN = "application/octet-stream"
 
 
+class LeftOut(NamedTuple):
+    """What is in a directory tree and yet no key, and why.
+
+    Attributes
+    ----------
+    path : str
+        Below the directory, with a slash at the end for a directory, of which then nothing is
+        there. Bytes that are no UTF-8 are lone surrogates, as in ``os.fsdecode()``.
+    reason : str
+        For people.
+    error : StoreOSError or None
+        What the system said, where something could not be read.
+    """
+
+    path: str
+    reason: str
+    error: StoreOSError | None = None
+
+
 class DirectoryStore(BaseReadOnlyStore):
     """A read-only view of a directory tree.
 
@@ -57,7 +76,7 @@ class DirectoryStore(BaseReadOnlyStore):
     symbolic link to a regular file in the tree. Other links, devices, pipes and sockets are not
     there, nor is any second spelling of a path (``a//b``, ``./a``). Left out are names that are no
     UTF-8 and keys of more than 1024 bytes. What lies in directories that cannot be read is not
-    listed.
+    listed. `left_out()` tells of all these.
 
     Parameters
     ----------
@@ -155,22 +174,70 @@ class DirectoryStore(BaseReadOnlyStore):
 
     # All keys
 
+    def left_out(self) -> Iterator[LeftOut]:
+        """Walk over the tree and tell what is there and yet no key.
+
+        Returns
+        -------
+        iterator of LeftOut
+            Directories that cannot be read; names that are no UTF-8; keys that would be too long;
+            devices, pipes and sockets; symbolic links that do not lead to a regular file in the
+            tree.
+
+        Raises
+        ------
+        StoreError
+            If the store is not connected, or the directory itself cannot be read.
+        """
+        self._check_connected()
+        return self._leave_out()
+
+    def _leave_out(self) -> Iterator[LeftOut]:
+        left: list[LeftOut] = []
+        for key, entry in self._walk(left=left):
+            if entry.is_symlink():
+                self._note_link(key, left)
+            yield from left
+            left.clear()
+        yield from left
+
+    def _note_link(self, key: str, left: list[LeftOut]) -> None:
+        try:
+            if self._find(key) is not None:
+                return
+            target = os.path.realpath(os.path.join(self.path, _path(key)))
+            root = os.path.join(os.path.realpath(self.path), "")
+            if not os.path.join(target, "").startswith(root):
+                left.append(LeftOut(key, "a link that leads out of the tree"))
+            elif not os.path.exists(target):
+                left.append(LeftOut(key, "a link that leads nowhere"))
+            else:
+                left.append(LeftOut(key, "a link to what is no regular file"))
+        except StoreOSError as error:
+            left.append(_unreadable(key, error))
+
     def _walk(
-        self, prefix: str = "", start_after: str | None = None
+        self,
+        prefix: str = "",
+        start_after: str | None = None,
+        left: list[LeftOut] | None = None,
     ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """Walk over keys in code point order, reading a directory when it is its turn."""
+        """Walk over keys in code point order, reading a directory when it is its turn.
+
+        What is no key is added to `left`.
+        """
         # The next one is the last; directories end in a slash, which is also what puts their keys
         # in order.
-        pending = self._entries("", prefix, start_after)
+        pending = self._entries("", prefix, start_after, left)
         while pending:
             key, entry = pending.pop()
             if key.endswith("/"):
-                pending += self._entries(key, prefix, start_after)
+                pending += self._entries(key, prefix, start_after, left)
             else:
                 yield key, entry
 
     def _entries(
-        self, folder: str, prefix: str, start_after: str | None
+        self, folder: str, prefix: str, start_after: str | None, left: list[LeftOut] | None
     ) -> list[tuple[str, os.DirEntry[str]]]:
         path = os.path.join(self.path, _path(folder), "")
         try:
@@ -180,12 +247,16 @@ class DirectoryStore(BaseReadOnlyStore):
                 listed = [(_key(folder, entry), entry) for entry in entries]
         except OSError as error:
             # A part that cannot be read, or is gone by now, hides nothing else.
-            if folder:
-                return []
-            raise from_os_error(error) from error
+            if not folder:
+                raise from_os_error(error) from error
+            if left is not None and error.errno not in _NOT_THERE:
+                left.append(_unreadable(folder, from_os_error(error)))
+            return []
         found = []
         for key, entry in listed:
             if key is None:
+                if left is not None:
+                    left += _why_no_key(folder, entry)
                 continue
             inside = key.endswith("/")
             # What is in a directory may begin with the prefix, or come behind, though it does not.
@@ -265,6 +336,30 @@ def _key(folder: str, entry: os.DirEntry[str]) -> str | None:
         return None
     key = folder + name
     return key if len(key.encode()) <= MAX_KEY_BYTES else None
+
+
+def _why_no_key(folder: str, entry: os.DirEntry[str]) -> list[LeftOut]:
+    """Say why _key() gives none; of what is gone by now there is nothing to say."""
+    name = os.fsencode(entry.name).decode(errors="surrogateescape")
+    path = folder + name
+    try:
+        if entry.is_dir(follow_symlinks=False):
+            path += "/"
+        elif not entry.is_symlink() and not entry.is_file(follow_symlinks=False):
+            return [LeftOut(path, "neither a file nor a directory nor a link")]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        return [_unreadable(path, from_os_error(error))]
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return [LeftOut(path, "the name is no UTF-8")]
+    return [LeftOut(path, f"a key has at most {MAX_KEY_BYTES} bytes")]
+
+
+def _unreadable(path: str, error: StoreOSError) -> LeftOut:
+    return LeftOut(path, f"cannot be read: {error.strerror or error}", error)
 
 
 _types: Any = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .errors import StoreError, os_errors
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..events.abstract_event_manager import BaseEventManager
-    from .abstract_store import AbstractReadOnlyStore
+    from .abstract_store import AbstractReadOnlyStore, AbstractStore
 
     Manager = BaseEventManager | None
 
@@ -24,6 +24,18 @@ _RESERVED = frozenset(
 )
 
 
+@overload
+def open_store(
+    name: str, *, create: Literal[True], event_manager: BaseEventManager | None = None
+) -> AbstractStore: ...
+
+
+@overload
+def open_store(
+    name: str, *, create: bool = False, event_manager: BaseEventManager | None = None
+) -> AbstractReadOnlyStore: ...
+
+
 def open_store(
     name: str, *, create: bool = False, event_manager: BaseEventManager | None = None
 ) -> AbstractReadOnlyStore:
@@ -32,37 +44,43 @@ def open_store(
     ====================  ==================================================================
     ``memory:``           a new DictMemoryStore
     ``sqlite:PATH``       the SqliteStore in a file
+    ``sqlite::memory:``   a new SqliteStore in memory
     ``fs:PATH``           the FileSystemStore in a directory
     ``dir:PATH``          the DirectoryStore of any directory
     ``module:callable``   what the callable of a module returns, called with
                           ``event_manager=`` if it takes that, else without arguments
     ====================  ==================================================================
 
-    Names with ``::`` are kept free for stores that wrap others.
+    Other names with ``::`` are kept free for stores that wrap others. Paths are made absolute at
+    once.
 
     Parameters
     ----------
     name : str
     create : bool
-        Whether to make what is missing: the database, when the store is connected; the directory of
-        a FileSystemStore, at once, where there is none or an empty one.
+        Whether the store is to be written, and what is missing to be made: the database, when the
+        store is connected; the directory of a FileSystemStore, at once, where there is none or an
+        empty one.
     event_manager : BaseEventManager, optional
 
     Returns
     -------
     AbstractReadOnlyStore
-        Not connected.
+        Not connected. With ``create=True`` it is an AbstractStore.
 
     Raises
     ------
     ValueError
         If the name is no such name, or there is no such module or callable.
     StoreError
-        If there is nothing at the path, or no store; if the callable fails or returns no store.
+        If there is nothing at the path, or no store; if the callable fails or returns no store; if
+        the store is to be written and can only be read.
     """
     if not isinstance(name, str):
         raise TypeError(f"the name of a store is a str, not {type(name).__name__}: {name!r:.80}")
     scheme, colon, rest = name.partition(":")
+    if name == "sqlite::memory:":
+        return _sqlite_in_memory(event_manager)
     if "::" in name:
         raise ValueError(f"{name!r}: '::' is kept for stores that wrap others, none of which exist")
     make = _SCHEMES.get(scheme) if colon else None
@@ -74,7 +92,17 @@ def open_store(
         return make(rest, create, event_manager)
     if scheme in _RESERVED or not (_is_dotted_name(scheme) and _is_dotted_name(rest)):
         raise ValueError(f"{name!r} names no store; known are {_KNOWN}")
-    return _called(name, scheme, rest, event_manager)
+    store = _called(name, scheme, rest, event_manager)
+    if create:
+        from .abstract_store import AbstractStore
+
+        if not isinstance(store, AbstractStore):
+            raise _read_only(name)
+    return store
+
+
+def _read_only(name: str) -> StoreError:
+    return StoreError(f"{name!r} can only be read")
 
 
 def _memory(path: str, create: bool, event_manager: Manager) -> AbstractReadOnlyStore:
@@ -88,16 +116,24 @@ def _memory(path: str, create: bool, event_manager: Manager) -> AbstractReadOnly
 def _sqlite(path: str, create: bool, event_manager: Manager) -> AbstractReadOnlyStore:
     from .sqlite_store import SqliteStore
 
-    if not create:
-        _check_exists(path)
     # Absolute, so that no path looks like one of the names that SQLite takes for something else
     # (':memory:', 'file:...').
-    return SqliteStore(os.path.abspath(path), event_manager=event_manager)
+    path = os.path.abspath(path)
+    if not create:
+        _check_exists(path)
+    return SqliteStore(path, event_manager=event_manager)
+
+
+def _sqlite_in_memory(event_manager: Manager) -> AbstractReadOnlyStore:
+    from .sqlite_store import SqliteStore
+
+    return SqliteStore(":memory:", event_manager=event_manager)
 
 
 def _fs(path: str, create: bool, event_manager: Manager) -> AbstractReadOnlyStore:
     from .filesystem_store import FileSystemStore, init_shared_store
 
+    path = os.path.abspath(path)
     if not create:
         _check_exists(path)
     else:
@@ -115,7 +151,9 @@ def _fs(path: str, create: bool, event_manager: Manager) -> AbstractReadOnlyStor
 def _dir(path: str, create: bool, event_manager: Manager) -> AbstractReadOnlyStore:
     from .directory_store import DirectoryStore
 
-    # Never made: an empty one that cannot be written is of no use.
+    if create:
+        raise _read_only(f"dir:{path}")
+    path = os.path.abspath(path)
     _check_exists(path)
     return DirectoryStore(path, event_manager=event_manager)
 

@@ -67,33 +67,43 @@ class OverlayStore(BaseStore):
     # Hooks
 
     def _lock(self) -> None:
+        """Keep other writers out, those of other threads too; StoreError after LOCK_TIMEOUT."""
         raise NotImplementedError
 
     def _unlock(self) -> None:
+        """Let them in; called only after _lock() has returned."""
         raise NotImplementedError
 
     def _load(self, key: str) -> Any:
+        """Return the committed record of a key, None if there is none."""
         raise NotImplementedError
 
     def _load_all(self) -> Iterable[tuple[str, Any]]:
+        """Return all keys and committed records, a snapshot made now or a safe walk."""
         raise NotImplementedError
 
     def _load_keys(self) -> Iterable[str]:
+        """Return all committed keys, a snapshot made now or a safe walk."""
         return [key for key, _ in self._load_all()]
 
     def _make(self, key: str, old: Any, staged: Any, head: Head) -> Any:
+        """Return a record; without staged data it has those of `old`, or none if `old` is None."""
         raise NotImplementedError
 
     def _head_of(self, key: str, record: Any) -> Head:
+        """Return what a record says, without its data."""
         raise NotImplementedError
 
     def _value_of(self, key: str, record: Any) -> Value:
+        """Return a value that stays what the record is now."""
         raise NotImplementedError
 
     def _apply(self, overlay: dict[str, Any]) -> None:
+        """Make these records visible, all at once, or raise and change nothing; None is a key that goes."""
         raise NotImplementedError
 
     def _clean(self) -> None:
+        """The unit of work is over, whatever came of it; drop what it left."""
         pass
 
     # Reading

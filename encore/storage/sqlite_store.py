@@ -6,15 +6,7 @@ as JSON; the pickles of 0.8 are read, see _pickles.py.
 
 Each thread has a connection of its own. The database is in WAL mode where that can be had, so that
 readers and the one writer do not wait for each other, and a value that is too large to be read at
-once is read from a snapshot.
-
-No connection is closed by another thread than the one that uses it (that crashes the interpreter):
-disconnect() drops the references to them, and they are closed as soon as nobody uses them.
-
-SQLite keeps its locks in tables of the process, which a child inherits without the locks ("How To
-Corrupt An SQLite Database File", 2.6: carrying an open connection across a fork). Therefore idle
-connections are dropped before a fork; of those that cannot be, the child closes what has nothing
-to undo in the memory that it shares with its parent.
+once is read from a snapshot. How connections come and go is said in _sqlite_connections.py.
 """
 
 from __future__ import annotations
@@ -33,16 +25,25 @@ from ._metadata import dumps, loads, matches, normalise
 from ._sqlite_blobs import (
     CHUNK,
     NUMBER,
-    Blobs,
     LateBlobValue,
     Snapshot,
     chunk_rows,
     is_number,
     new_number,
 )
+from ._sqlite_connections import (
+    BUSY,
+    BUSY_SETUP,
+    Connections,
+    Errors,
+    Handle,
+    Use,
+    inherit,
+    watch,
+)
 from ._streams import check_bounds, slice_bounds
 from .base_store import BaseStore, Head, no_positional_manager
-from .errors import StoreError, StoreOSError, from_os_error, os_errors
+from .errors import StoreError, os_errors
 from .file_value import OpenFile
 from .string_value import StringValue
 from .value import SourceValue, Value
@@ -62,10 +63,6 @@ _COLUMNS = "key text primary key, metadata dict, created float, modified float, 
 _NEEDED = ("key", "metadata", "created", "modified", "data")
 _READ = "metadata, created, modified, data"
 
-# Seconds to wait for another writer; milliseconds to wait for readers when WAL mode is asked for.
-_BUSY = 30.0
-_BUSY_SETUP = 1000
-
 # Rows fetched at a time by what walks over all of them.
 _PAGE = 1000
 
@@ -84,17 +81,6 @@ _MAX_COPIES = 128
 _SPILL = 1 << 20
 _PER_CHANGE = 1 << 14
 
-# What SQLite says when the operating system refused. The codes are no attributes before Python
-# 3.11.
-_REFUSALS = {
-    "database or disk is full": errno.ENOSPC,
-    "attempt to write a readonly database": errno.EROFS,
-    "unable to open database file": errno.ENOENT,
-    "disk I/O error": errno.EIO,
-    "access permission denied": errno.EACCES,
-}
-
-
 def _adapt_dict(metadata: dict[str, Any]) -> str:
     return dumps(normalise(metadata))
 
@@ -107,142 +93,6 @@ def _register_adapter() -> None:
 
 if "sqlite3" in sys.modules:
     _register_adapter()
-
-
-class _Errors:
-    """Turns what sqlite3 raises into StoreErrors."""
-
-    __slots__ = ("_path",)
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __enter__(self) -> Any:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
-    ) -> None:
-        if error is None or isinstance(error, StoreError):
-            return
-        if isinstance(error, OSError):
-            raise from_os_error(error) from error
-        import sqlite3
-
-        if isinstance(error, sqlite3.Error):
-            text = str(error)
-            number = _REFUSALS.get(text)
-            if number is None:
-                raise StoreError(f"{text}: {self._path!r}") from error
-            if number == errno.ENOENT:
-                number = _why_not_opened(self._path)
-            raise StoreOSError(number, text, self._path) from error
-
-
-class _Use(_Errors):
-    """Gives the connection of the calling thread for as long as it is used."""
-
-    __slots__ = ("_handle", "_store")
-
-    def __init__(self, store: SqliteStore) -> None:
-        self._path = store._path
-        self._store = store
-        self._handle: _Handle | None = None
-
-    def __enter__(self) -> _Handle:
-        try:
-            self._handle = handle = self._store._handle()
-        except BaseException as error:
-            self.__exit__(type(error), error, None)
-            raise
-        handle.users += 1
-        return handle
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
-    ) -> None:
-        handle = self._handle
-        if handle is not None:
-            handle.users -= 1
-            self._handle = None
-        if error is not None:
-            super().__exit__(kind, error, traceback)
-
-
-def _why_not_opened(path: str) -> int:
-    # The file itself must not be opened to find out: closing it would end the locks that SQLite
-    # holds on it in this process (fcntl(2)).
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError as error:
-        return error.errno or errno.EMFILE
-    if not os.path.exists(path):
-        folder = os.path.dirname(path)
-        return errno.EACCES if os.path.isdir(folder) else errno.ENOENT
-    return errno.EISDIR if os.path.isdir(path) else errno.EACCES
-
-
-class _Handle:
-    """A connection, closed when nothing refers to it any more."""
-
-    def __init__(self, connection: sqlite3.Connection, chunks: str, owner: object) -> None:
-        self.connection = connection
-        self.blobs = Blobs(connection, chunks)
-        self.owner = owner
-        #: Calls that use it now; more than one only where a finalizer runs inside a call.
-        self.users = 0
-        #: An estimate of what its transaction has changed, in bytes.
-        self.dirtied = 0
-        # No __del__(): where an exception has made a cycle, the connection may be finalised first,
-        # and that is a ResourceWarning.
-        self.close = finalize(self, connection.close)
-
-    def rows(self, sql: str, values: Iterable[Any]) -> list[Any]:
-        """Return rows; with text as bytes where some of it is no UTF-8."""
-        import sqlite3
-
-        try:
-            return self.connection.execute(sql, tuple(values)).fetchall()
-        except sqlite3.OperationalError as error:
-            if "decode" not in str(error):
-                raise
-        self.connection.text_factory = bytes
-        try:
-            return self.connection.execute(sql, tuple(values)).fetchall()
-        finally:
-            self.connection.text_factory = str
-
-
-class _Handles(threading.local):
-    mine: _Handle | None = None
-
-
-# Connections that a child process inherited and may not close.
-_inherited: list[object] = []
-
-_connected: WeakSet[SqliteStore] | None = None
-
-
-def _watch(store: SqliteStore) -> None:
-    global _connected  # noqa: PLW0603 - made on first use, so that importing has no effect
-    if _connected is None:
-        _connected = WeakSet()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(before=_before_fork)
-    _connected.add(store)
-
-
-def _before_fork() -> None:
-    stores: list[SqliteStore] = []
-    for _ in range(1000):
-        try:
-            stores = list(_connected or ())
-            break
-        except RuntimeError:
-            # Another thread has just connected one.
-            continue
-    for store in stores:
-        store._drop_handles()
 
 
 class SqliteStore(BaseStore):
@@ -318,14 +168,14 @@ class SqliteStore(BaseStore):
     def _fresh(self) -> None:
         # Re-entrant only because such a lock knows whether this thread holds it.
         self._mutex = threading.RLock()
-        self._handles = _Handles()
-        self._writer: tuple[int, _Handle] | None = None
-        self._snapshots: WeakSet[_Handle] = WeakSet()
+        self._handles = Connections()
+        self._writer: tuple[int, Handle] | None = None
+        self._snapshots: WeakSet[Handle] = WeakSet()
         self._stranded = False
 
     def _drop_handles(self) -> None:
         """Forget all connections: those that nobody uses are closed now, the one in a transaction is kept."""
-        self._handles = _Handles()
+        self._handles = Connections()
 
     def _forked(self) -> None:
         super()._forked()
@@ -339,8 +189,7 @@ class SqliteStore(BaseStore):
             else:
                 # Undoing what is in the WAL would undo it for the parent, and a rollback journal
                 # would be deleted; and a call that another thread was in holds locks for ever.
-                handle.close.detach()
-                _inherited.append(handle)
+                inherit(handle)
                 self._stranded = True
 
     def __repr__(self) -> str:
@@ -371,9 +220,9 @@ class SqliteStore(BaseStore):
             self._path = os.path.join(folder, "memory.db")
             self._cleanup = finalize(self, _remove_folder, shutil.rmtree, folder, os.getpid())
         self._owner = object()
-        _watch(self)
+        watch(self)
         try:
-            with _Use(self) as handle:
+            with Use(self) as handle:
                 self._wal = self._set_up(handle.connection)
         except BaseException:
             self._close()
@@ -381,7 +230,11 @@ class SqliteStore(BaseStore):
 
     def _close(self) -> None:
         self._owner = None
+        mine = self._handles.mine
         self._drop_handles()
+        if mine is not None and mine.users == 0:
+            # References to it may be kept by the traceback of an error.
+            mine.close()
         self._writer = None
         if self._cleanup is not None:
             self._cleanup()
@@ -391,14 +244,14 @@ class SqliteStore(BaseStore):
     def _set_up(self, connection: sqlite3.Connection) -> bool:
         import sqlite3
 
-        connection.execute(f"PRAGMA busy_timeout={_BUSY_SETUP}")
+        connection.execute(f"PRAGMA busy_timeout={BUSY_SETUP}")
         try:
             mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         except sqlite3.OperationalError:
             # A database that is being read in another mode, or cannot be written; whether it can
             # be read is seen next.
             mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
-        connection.execute(f"PRAGMA busy_timeout={int(_BUSY * 1000)}")
+        connection.execute(f"PRAGMA busy_timeout={int(BUSY * 1000)}")
         # In UTF-16 the order of keys is another one.
         self._utf8 = connection.execute("PRAGMA encoding").fetchone()[0] == "UTF-8"
         columns = self._column_names(connection)
@@ -417,11 +270,11 @@ class SqliteStore(BaseStore):
             row[1].lower() for row in connection.execute(f"PRAGMA table_info({self._sql_table})")
         ]
 
-    def sqlite_errors(self) -> _Errors:
+    def sqlite_errors(self) -> Errors:
         """Return a context manager that turns what sqlite3 raises into StoreErrors."""
-        return _Errors(self._path)
+        return Errors(self._path)
 
-    def _new_handle(self) -> _Handle:
+    def _new_handle(self) -> Handle:
         import sqlite3
 
         owner = self._owner
@@ -432,9 +285,9 @@ class SqliteStore(BaseStore):
                 f"{self!r} cannot be used in this process: it was forked in the middle of a large change"
             )
         connection = sqlite3.connect(
-            self._path, timeout=_BUSY, isolation_level=None, check_same_thread=False
+            self._path, timeout=BUSY, isolation_level=None, check_same_thread=False
         )
-        handle = _Handle(connection, self._sql_chunks, owner)
+        handle = Handle(connection, self._sql_chunks, owner)
         level = (
             "OFF"
             if self.location == ":memory:"
@@ -443,7 +296,7 @@ class SqliteStore(BaseStore):
         connection.execute(f"PRAGMA synchronous={level}")
         return handle
 
-    def _handle(self) -> _Handle:
+    def _handle(self) -> Handle:
         handle = self._handles.mine
         if handle is None or handle.owner is not self._owner:
             writer = self._writer
@@ -460,14 +313,14 @@ class SqliteStore(BaseStore):
 
     # Reading
 
-    def _row(self, handle: _Handle, columns: str, key: str) -> Any:
+    def _row(self, handle: Handle, columns: str, key: str) -> Any:
         sql = f"SELECT {columns} FROM {self._sql_table} WHERE key = ?"
         for row in handle.rows(sql, (key,)):
             return row
         return None
 
     def _read(self, key: str) -> Value:
-        with _Use(self) as handle:
+        with Use(self) as handle:
             row = self._row(handle, _READ, key)
             if row is not None and is_number(row[3]):
                 return self._read_blob_value(handle, key, row)
@@ -481,7 +334,7 @@ class SqliteStore(BaseStore):
             _as_data(data), self._metadata(key, metadata), _as_stamp(created), _as_stamp(modified)
         )
 
-    def _read_blob_value(self, handle: _Handle, key: str, row: Any) -> Value:
+    def _read_blob_value(self, handle: Handle, key: str, row: Any) -> Value:
         inside = handle.connection.in_transaction
         snapshots = self._wal and len(Snapshot.live) < _MAX_SNAPSHOTS
         if snapshots:
@@ -524,7 +377,7 @@ class SqliteStore(BaseStore):
         key = check_key(key)
         check_bounds(start, end)
         self._check_connected()
-        with _Use(self) as handle:
+        with Use(self) as handle:
             inside = handle.connection.in_transaction
             if not inside:
                 handle.connection.execute("BEGIN")
@@ -550,7 +403,7 @@ class SqliteStore(BaseStore):
 
     def read_blob(self, number: int, size: int, position: int) -> bytes:
         """Return a part of a blob as it is now, nothing if it is gone."""
-        with _Use(self) as handle:
+        with Use(self) as handle:
             return handle.blobs.read(number, size, position)
 
     def temporary_file(self) -> Any:
@@ -572,7 +425,7 @@ class SqliteStore(BaseStore):
         return metadata
 
     def _head(self, key: str) -> Head | None:
-        with _Use(self) as handle:
+        with Use(self) as handle:
             row = self._row(
                 handle, f"metadata, created, modified, length(CAST(data AS BLOB)), {NUMBER}", key
             )
@@ -584,7 +437,7 @@ class SqliteStore(BaseStore):
         return Head(_parse(metadata), _as_stamp(created), _as_stamp(modified), size or 0)
 
     def _holds(self, key: str) -> bool:
-        with _Use(self) as handle:
+        with Use(self) as handle:
             return self._row(handle, "1", key) is not None
 
     def _walk(
@@ -605,7 +458,7 @@ class SqliteStore(BaseStore):
         while limit is None or limit > 0:
             # A text in UTF-16 may not come back as it was, and would be no bound for a second page.
             count = sys.maxsize if not self._utf8 else _PAGE if limit is None else min(limit, _PAGE)
-            with _Use(self) as handle:
+            with Use(self) as handle:
                 rows = handle.rows(
                     f"SELECT {columns} FROM {self._sql_table} WHERE key {lower} CAST(? AS TEXT) AND key < {upper} "
                     f"ORDER BY key LIMIT {count}",
@@ -672,9 +525,9 @@ class SqliteStore(BaseStore):
             _close_quietly(staged)
 
     def _begin(self) -> None:
-        if not self._mutex.acquire(timeout=_BUSY):
+        if not self._mutex.acquire(timeout=BUSY):
             raise StoreError(f"{self!r} is locked by another thread")
-        with _Use(self) as handle:
+        with Use(self) as handle:
             handle.dirtied = 0
             self._writer = threading.get_ident(), handle
             handle.connection.execute("BEGIN IMMEDIATE")
@@ -687,7 +540,7 @@ class SqliteStore(BaseStore):
             pass
 
     def _commit(self) -> None:
-        with _Use(self) as handle:
+        with Use(self) as handle:
             self._in_transaction(handle).execute("COMMIT")
             self._writer = None
         self._end()
@@ -697,13 +550,13 @@ class SqliteStore(BaseStore):
         try:
             if writer is not None and writer[0] == threading.get_ident():
                 if writer[1].connection.in_transaction:
-                    with _Errors(self._path):
+                    with Errors(self._path):
                         writer[1].connection.execute("ROLLBACK")
                 self._writer = None
         finally:
             self._end()
 
-    def _in_transaction(self, handle: _Handle) -> sqlite3.Connection:
+    def _in_transaction(self, handle: Handle) -> sqlite3.Connection:
         if not handle.connection.in_transaction:
             # SQLite rolls back by itself after some errors, a full disk for one.
             raise StoreError(f"the transaction on {self!r} was rolled back after an error")
@@ -711,17 +564,17 @@ class SqliteStore(BaseStore):
 
     def _savepoint(self) -> None:
         # Savepoints of one name nest: ROLLBACK TO and RELEASE mean the newest.
-        with _Use(self) as handle:
+        with Use(self) as handle:
             self._in_transaction(handle).execute("SAVEPOINT encore")
 
     def _rollback_to(self, savepoint: None) -> None:
-        with _Use(self) as handle:
+        with Use(self) as handle:
             if handle.connection.in_transaction:
                 handle.connection.execute("ROLLBACK TO encore")
                 handle.connection.execute("RELEASE encore")
 
     def _release(self, savepoint: None) -> None:
-        with _Use(self) as handle:
+        with Use(self) as handle:
             self._in_transaction(handle).execute("RELEASE encore")
 
     def _save(self, key: str, staged: Any, head: Head) -> None:
@@ -731,7 +584,7 @@ class SqliteStore(BaseStore):
             "created": head.created,
             "modified": head.modified,
         }
-        with _Use(self) as handle:
+        with Use(self) as handle:
             self._in_transaction(handle)
             old = self._row(handle, NUMBER, key)
             handle.dirtied += _PER_CHANGE + len(values["metadata"])
@@ -751,7 +604,7 @@ class SqliteStore(BaseStore):
                 sql = f"UPDATE {self._sql_table} SET {', '.join(f'{name} = ?' for name in values)} WHERE key = ?"
             handle.connection.execute(sql, (*values.values(), key))
 
-    def _save_blob(self, handle: _Handle, file: BinaryIO) -> int:
+    def _save_blob(self, handle: Handle, file: BinaryIO) -> int:
         connection = handle.connection
         connection.execute(
             f"CREATE TABLE IF NOT EXISTS {self._sql_chunks} (id integer primary key, bytes blob)"
@@ -764,12 +617,12 @@ class SqliteStore(BaseStore):
         )
         return number
 
-    def _remove_blob(self, handle: _Handle, number: int) -> None:
+    def _remove_blob(self, handle: Handle, number: int) -> None:
         handle.dirtied += handle.blobs.size(number) or 0
         handle.blobs.delete(number)
 
     def _remove(self, key: str) -> None:
-        with _Use(self) as handle:
+        with Use(self) as handle:
             self._in_transaction(handle)
             handle.dirtied += _PER_CHANGE
             old = self._row(handle, NUMBER, key)

@@ -1,5 +1,6 @@
 """Tools for those who write stores: streams, transactions, progress."""
 
+from ._metadata import matches
 from ._progress import StoreProgressManager
 from ._streams import (
     BufferIteratorIO,
@@ -18,5 +19,6 @@ __all__ = [
     "add_context_manager_support",
     "buffer_iterator",
     "hashing_file",
+    "matches",
     "tee",
 ]

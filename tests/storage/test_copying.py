@@ -329,7 +329,7 @@ def test_progress_of_failures_ends_with_a_warning(source, target):
     _, seen = progress_of(source, target)
     assert seen[0].steps == 20
     assert seen[-1].exit_state == "warning"
-    assert seen[-1].message == "4 copied, 0 skipped, 1 failed"
+    assert seen[-1].message == "1 of 5 keys failed"
 
 
 def test_progress_ends_when_the_copy_is_interrupted(source, target):
@@ -338,7 +338,7 @@ def test_progress_ends_when_the_copy_is_interrupted(source, target):
     events.connect(StoreProgressEndEvent, seen.append)
     with pytest.raises(KeyboardInterrupt):
         copy_store(source, target, event_manager=events)
-    assert [event.exit_state for event in seen] == ["exception"]
+    assert [(event.exit_state, event.message) for event in seen] == [("exception", "interrupted")]
 
 
 def test_progress_moves_inside_a_large_value(source, target, monkeypatch):

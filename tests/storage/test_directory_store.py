@@ -370,9 +370,72 @@ def test_a_part_that_cannot_be_read_hides_nothing_else(store, tree, monkeypatch,
     assert sorted(key for key, _ in store.query()) == others
 
 
+@pytest.mark.parametrize("call", ["scandir", "stat"])
+def test_parts_that_cannot_be_read_are_left_out_with_the_error(store, tree, monkeypatch, call):
+    assert list(store.left_out()) == []
+    refuse(monkeypatch, call, tree / "a")
+    (left,) = store.left_out()
+    path, reason, error = left
+    assert (path, reason) == ("a/", "cannot be read: Permission denied")
+    assert isinstance(error, StoreOSError)
+    assert error.errno == errno.EACCES
+
+
+@needs_links
+def test_what_is_left_out_is_told_with_the_reason(store, tree, tmp_path):
+    (tmp_path / "secret").write_bytes(b"x")
+    (tree / "a/out").symlink_to(tmp_path / "secret")
+    (tree / "dangling").symlink_to("nowhere")
+    (tree / "folder").symlink_to("a")
+    (tree / "fine").symlink_to("readme.txt")
+    (tree / "root").symlink_to(tree)
+    (tree / "loop").symlink_to("loop")
+    os.mkfifo(tree / "fifo")
+    deep = tree
+    for _ in range(6):
+        deep /= "x" * 200
+        deep.mkdir()
+    left = {item.path: item.reason for item in store.left_out()}
+    assert left == {
+        "a/out": "a link that leads out of the tree",
+        "dangling": "a link that leads nowhere",
+        "loop": "a link that leads nowhere",
+        "folder": "a link to what is no regular file",
+        "root": "a link to what is no regular file",
+        "fifo": "neither a file nor a directory nor a link",
+        ("x" * 200 + "/") * 6: "a key has at most 1024 bytes",
+    }
+    assert not any(item.error for item in store.left_out())
+
+
+@needs_links
+def test_names_that_are_no_utf_8_are_left_out_with_the_reason(store, tree):
+    try:
+        Path(os.fsdecode(os.fsencode(tree) + b"/a/\xff")).write_bytes(b"x")
+        os.mkdir(os.fsencode(tree) + b"/\xfe")
+    except OSError:
+        pytest.skip("the file system takes UTF-8 only")
+    left = {item.path: item.reason for item in store.left_out()}
+    assert left == dict.fromkeys(["a/\udcff", "\udcfe/"], "the name is no UTF-8")
+
+
+@needs_links
+def test_a_link_that_cannot_be_looked_at_is_left_out_with_the_error(store, tree, monkeypatch):
+    (tree / "link").symlink_to("readme.txt")
+    refuse(monkeypatch, "lstat", tree / "link")
+    (left,) = store.left_out()
+    assert (left.path, left.reason) == ("link", "cannot be read: Permission denied")
+    assert isinstance(left.error, StoreOSError)
+
+
+def test_what_goes_during_a_walk_is_not_left_out(store, tree, monkeypatch):
+    refuse(monkeypatch, "scandir", tree / "a", errno.ENOENT)
+    assert list(store.left_out()) == []
+
+
 def test_a_root_that_cannot_be_read_is_an_error(store, tree, monkeypatch):
     refuse(monkeypatch, "scandir", tree)
-    for listing in (store.keys, store.query_keys, store.query):
+    for listing in (store.keys, store.query_keys, store.query, store.left_out):
         with pytest.raises(StoreOSError) as caught:
             list(listing())
         assert caught.value.errno == errno.EACCES

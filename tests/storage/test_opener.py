@@ -25,6 +25,10 @@ def module(folder, monkeypatch):
     (folder / "opener_example.py").write_text(
         """\
 from encore.storage.api import DictMemoryStore, StoreError
+from encore.storage.directory_store import DirectoryStore
+
+def reading():
+    return DirectoryStore(".")
 
 class Inner:
     @staticmethod
@@ -68,7 +72,7 @@ constant = 1
         ("memory:", DictMemoryStore),
         ("sqlite:new.db", SqliteStore),
         ("fs:new", FileSystemStore),
-        ("dir:.", DirectoryStore),
+        ("sqlite::memory:", SqliteStore),
         ("encore.storage.dict_memory_store:DictMemoryStore", DictMemoryStore),
     ],
 )
@@ -100,9 +104,38 @@ def test_what_is_missing_is_not_made_unasked(name, folder):
 
 
 def test_a_directory_store_is_never_made(folder):
-    with pytest.raises(StoreOSError):
+    with pytest.raises(StoreError, match="'dir:new' can only be read"):
         open_store("dir:new", create=True)
     assert list(folder.iterdir()) == []
+
+
+def test_a_directory_makes_a_store_that_can_be_read(folder):
+    manager = EventManager()
+    store = open_store("dir:.", event_manager=manager)
+    assert type(store) is DirectoryStore
+    assert store.event_manager is manager
+    assert not store.is_connected()
+
+
+def test_a_store_to_be_written_can_be_written(module, folder):
+    assert type(open_store("opener_example:reading")) is DirectoryStore
+    for name in ("dir:.", "opener_example:reading"):
+        with pytest.raises(StoreError, match=f"'{name}' can only be read"):
+            open_store(name, create=True)
+
+
+def test_a_database_in_memory_has_the_name_that_sqlite_gives_it(folder):
+    with open_store("sqlite::memory:") as store:
+        store.from_bytes("key", b"data")
+        assert store.info()["durable"] == "none"
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "fs", "dir"])
+def test_missing_paths_are_told_in_full(folder, scheme):
+    with pytest.raises(StoreOSError) as caught:
+        open_store(f"{scheme}:new")
+    assert caught.value.filename == str(folder / "new")
 
 
 def test_an_empty_directory_becomes_a_file_system_store(folder):
@@ -152,7 +185,7 @@ def test_other_names_are_refused_with_a_list_of_the_known(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["readonly::fs:x", "cache:sqlite:near.db::http://x", "sqlite::memory:", "dir:a::b", "::"],
+    ["readonly::fs:x", "cache:sqlite:near.db::http://x", "sqlite::memory", "dir:a::b", "::"],
 )
 def test_names_of_wrappers_are_kept_for_them(name):
     with pytest.raises(ValueError, match="'::'"):

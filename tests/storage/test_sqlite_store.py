@@ -20,6 +20,7 @@ from unittest import mock
 
 import pytest
 
+import encore.storage._sqlite_connections as connections
 import encore.storage.sqlite_store as module
 from encore.storage._sqlite_blobs import CHUNK, Snapshot, is_number, new_number
 from encore.storage.errors import StoreError, StoreOSError
@@ -893,7 +894,8 @@ def test_a_writer_waits_for_the_transaction_of_another_handle(path, store):
 
 
 def test_waiting_ends(path, store, monkeypatch):
-    monkeypatch.setattr(module, "_BUSY", 0.01)
+    monkeypatch.setattr(module, "BUSY", 0.01)
+    monkeypatch.setattr(connections, "BUSY", 0.01)
     store.disconnect()
     store.connect()
     with SqliteStore(path, durability="process") as other, other.transaction("t"):
@@ -1123,9 +1125,9 @@ def test_a_store_that_connects_during_a_fork_does_no_harm(store, monkeypatch):
             return 1
 
     put(store, "a")
-    monkeypatch.setattr(module, "_connected", Busy())
+    monkeypatch.setattr(connections, "_connected", Busy())
     assert store._handles.mine is not None
-    module._before_fork()
+    connections._before_fork()
     assert store._handles.mine is None
     assert store.exists("a")
 
@@ -1165,7 +1167,7 @@ def test_foreign_readers_do_not_hold_up_connect(path):
     sql(path, f"CREATE TABLE store ({module._COLUMNS})")
     with (
         closing(sqlite3.connect(path, isolation_level=None)) as reader,
-        mock.patch.object(module, "_BUSY_SETUP", 1),
+        mock.patch.object(module, "BUSY_SETUP", 1),
     ):
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM store").fetchall()
@@ -1188,3 +1190,15 @@ def test_resources_are_not_leaked():
         del store, value
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_disconnect_closes_the_file_although_an_error_is_kept(path):
+    store = SqliteStore(path)
+    store.connect()
+    with pytest.raises(KeyError) as kept:
+        store.get("missing")
+    store.disconnect()
+    descriptors = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+    open_files = [os.readlink(each) for each in descriptors if os.path.lexists(each)]
+    assert not [name for name in open_files if name.startswith(path)]
+    assert kept.value.args == ("missing",)

@@ -1,0 +1,184 @@
+"""The connections of an SqliteStore: one for each thread, and what they raise.
+
+No connection is closed by another thread than the one that uses it (that crashes the interpreter):
+disconnect() drops the references to them, and they are closed as soon as nobody uses them.
+
+SQLite keeps its locks in tables of the process, which a child inherits without the locks ("How To
+Corrupt An SQLite Database File", 2.6: carrying an open connection across a fork). Therefore idle
+connections are dropped before a fork; of those that cannot be, the child closes what has nothing
+to undo in the memory that it shares with its parent.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet, finalize
+
+from ._sqlite_blobs import Blobs
+from .errors import StoreError, StoreOSError, from_os_error
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable
+
+    from .sqlite_store import SqliteStore
+
+# Seconds to wait for another writer; milliseconds to wait for readers when WAL mode is asked for.
+BUSY = 30.0
+BUSY_SETUP = 1000
+
+# What SQLite says when the operating system refused. The codes are no attributes before Python
+# 3.11.
+_REFUSALS = {
+    "database or disk is full": errno.ENOSPC,
+    "attempt to write a readonly database": errno.EROFS,
+    "unable to open database file": errno.ENOENT,
+    "disk I/O error": errno.EIO,
+    "access permission denied": errno.EACCES,
+}
+
+
+class Errors:
+    """Turns what sqlite3 raises into StoreErrors."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> Any:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
+        if error is None or isinstance(error, StoreError):
+            return
+        if isinstance(error, OSError):
+            raise from_os_error(error) from error
+        import sqlite3
+
+        if isinstance(error, sqlite3.Error):
+            text = str(error)
+            number = _REFUSALS.get(text)
+            if number is None:
+                raise StoreError(f"{text}: {self._path!r}") from error
+            if number == errno.ENOENT:
+                number = _why_not_opened(self._path)
+            raise StoreOSError(number, text, self._path) from error
+
+
+class Use(Errors):
+    """Gives the connection of the calling thread for as long as it is used."""
+
+    __slots__ = ("_handle", "_store")
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._path = store._path
+        self._store = store
+        self._handle: Handle | None = None
+
+    def __enter__(self) -> Handle:
+        try:
+            self._handle = handle = self._store._handle()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        handle.users += 1
+        return handle
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
+        handle = self._handle
+        if handle is not None:
+            handle.users -= 1
+            self._handle = None
+        if error is not None:
+            super().__exit__(kind, error, traceback)
+
+
+def _why_not_opened(path: str) -> int:
+    # The file itself must not be opened to find out: closing it would end the locks that SQLite
+    # holds on it in this process (fcntl(2)).
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno or errno.EMFILE
+    if not os.path.exists(path):
+        folder = os.path.dirname(path)
+        return errno.EACCES if os.path.isdir(folder) else errno.ENOENT
+    return errno.EISDIR if os.path.isdir(path) else errno.EACCES
+
+
+class Handle:
+    """A connection, closed when nothing refers to it any more."""
+
+    def __init__(self, connection: sqlite3.Connection, chunks: str, owner: object) -> None:
+        self.connection = connection
+        self.blobs = Blobs(connection, chunks)
+        self.owner = owner
+        #: Calls that use it now; more than one only where a finalizer runs inside a call.
+        self.users = 0
+        #: An estimate of what its transaction has changed, in bytes.
+        self.dirtied = 0
+        # No __del__(): where an exception has made a cycle, the connection may be finalised first,
+        # and that is a ResourceWarning.
+        self.close = finalize(self, connection.close)
+
+    def rows(self, sql: str, values: Iterable[Any]) -> list[Any]:
+        """Return rows; with text as bytes where some of it is no UTF-8."""
+        import sqlite3
+
+        try:
+            return self.connection.execute(sql, tuple(values)).fetchall()
+        except sqlite3.OperationalError as error:
+            if "decode" not in str(error):
+                raise
+        self.connection.text_factory = bytes
+        try:
+            return self.connection.execute(sql, tuple(values)).fetchall()
+        finally:
+            self.connection.text_factory = str
+
+
+class Connections(threading.local):
+    mine: Handle | None = None
+
+
+# Connections that a child process inherited and may not close.
+_inherited: list[object] = []
+
+
+def inherit(handle: Handle) -> None:
+    """Keep a connection that a child process inherited from ever being closed."""
+    handle.close.detach()
+    _inherited.append(handle)
+
+
+_connected: WeakSet[SqliteStore] | None = None
+
+
+def watch(store: SqliteStore) -> None:
+    global _connected  # noqa: PLW0603 - made on first use, so that importing has no effect
+    if _connected is None:
+        _connected = WeakSet()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=_before_fork)
+    _connected.add(store)
+
+
+def _before_fork() -> None:
+    stores: list[SqliteStore] = []
+    for _ in range(1000):
+        try:
+            stores = list(_connected or ())
+            break
+        except RuntimeError:
+            # Another thread has just connected one.
+            continue
+    for store in stores:
+        store._drop_handles()
