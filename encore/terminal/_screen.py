@@ -252,6 +252,8 @@ class Lines(Screen):
             self._said[operation] = now, 0, row.amount
         for operation in live:
             row = operation.row(now)
+            if row.state != "running":
+                continue  # it has ended since it was counted among these, and comes among the ended
             then, tenth, amount = self._said.setdefault(operation, (now, 0, row.amount))
             further = int((row.fraction or 0) * 10)
             passed = now - then
