@@ -106,8 +106,8 @@ class SqliteStore(BaseStore):
     table : str
         Any name that does not begin with ``sqlite_`` and has no ``"``; made if it does not exist.
     index : {'dynamic', 'static', None}
-        Which names of the metadata are fast to query: all, only those in `index_columns`, or none.
-        The answers are the same.
+        Which names of the metadata are to be fast to query: all, only those in `index_columns`, or
+        none. The answers are the same; in this version so is the speed.
     index_columns : iterable of str, optional
         Names for index='static'.
     event_manager : BaseEventManager, optional
