@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import threading
-import time
 import unicodedata
 import unittest
 import unittest.mock
@@ -61,7 +60,6 @@ class TornPair(DictMemoryStore):
     def set(self, key, value, buffer_size=2**20, **conditions):
         if isinstance(value, tuple):
             super().set_metadata(key, value[1])
-            time.sleep(0)
         super().set(key, value, buffer_size, **conditions)
 
 
@@ -452,7 +450,6 @@ class CheckThenAct(DictMemoryStore):
     def _write(self, key, stream, metadata, size, buffer_size, condition):
         if condition is not None:
             condition.check(key, self._head(key))
-            time.sleep(0)
         super()._write(key, stream, metadata, size, buffer_size, None)
 
 

@@ -44,20 +44,37 @@ class Concurrency(StoreCase):
     def test_many_threads_on_one_key(self) -> None:
         """Atomicity: a reader sees the old (data, metadata) pair or the new one, never a mix, never
         half."""
-        self.put("key", b"0" * 5000, n=0)
         writers = [threading.Event() for _ in range(6)]
+        readers = 10
+        turned = threading.Condition()
+        turns = 0
+
+        class Source(io.BytesIO):
+            """The first read waits for a reader that began after the store had begun to write."""
+
+            def read(self, size: int | None = -1, /) -> bytes:
+                if not self.tell():
+                    with turned:
+                        enough = turns + readers + 1
+                        turned.wait_for(lambda: turns >= enough, timeout=0.2)
+                return super().read(size)
 
         def write(number: int) -> None:
             try:
                 for turn in range(5):
                     serial = number * 10 + turn
-                    self.store.set("key", (io.BytesIO((b"%d " % serial) * 3000), {"n": serial}))
+                    source = io.BytesIO if turn else Source
+                    self.store.set("key", (source((b"%d " % serial) * 3000), {"n": serial}))
             finally:
                 writers[number].set()
 
         def read() -> None:
+            nonlocal turns
             while not all(event.is_set() for event in writers):
                 data, metadata = self.pair("key")
+                with turned:
+                    turns += 1
+                    turned.notify_all()
                 self.assertEqual(
                     {int(word) for word in data[:5000].split()[:1]}, {metadata["n"]}, "a torn pair"
                 )
@@ -65,7 +82,7 @@ class Concurrency(StoreCase):
                 self.assertEqual(list(self.store.keys()), ["key"])
 
         self.put("key", b"0 " * 3000, n=0)
-        self.in_threads(*(lambda number=number: write(number) for number in range(6)), *[read] * 10)
+        self.in_threads(*(lambda number=number: write(number) for number in range(6)), *[read] * readers)
 
     def test_update_metadata_of_many_threads_loses_nothing(self) -> None:
         """Metadata: update_metadata merges; two threads that merge at once lose nothing."""
