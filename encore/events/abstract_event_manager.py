@@ -7,12 +7,17 @@ from abc import ABC, abstractmethod
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from concurrent.futures import Executor
+    from contextlib import AbstractContextManager
     from threading import Thread
-    from typing import Any, Literal, TypeVar, overload
+    from types import TracebackType
+    from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
 
     EventT = TypeVar("EventT", bound="BaseEvent")
+    ResultT = TypeVar("ResultT")
+    Dispatch: TypeAlias = Executor | Callable[[Callable[[], object]], object]
 
-__all__ = ["BaseEvent", "BaseEventManager"]
+__all__ = ["BaseEvent", "BaseEventManager", "Connection"]
 
 
 class BaseEvent:
@@ -73,6 +78,46 @@ class BaseEvent:
         return f"{type(self).__name__}({', '.join(attributes)})"
 
 
+def make_event(cls: type[EventT], attributes: dict[str, Any]) -> EventT:
+    """Make ``cls(**attributes)``, in half the time where the class has no constructor of its own.
+
+    The dictionary becomes the event's.
+    """
+    if cls.__init__ is not BaseEvent.__init__:
+        return cls(**attributes)
+    event = cls.__new__(cls)
+    event.__dict__ = attributes
+    return event
+
+
+class Connection(ABC):
+    """What :meth:`BaseEventManager.connect` returns: a listener connected to a class of events.
+
+    As a context manager it is disconnected at the end of the block. It need
+    not be kept: the listener stays connected without it.
+    """
+
+    @property
+    @abstractmethod
+    def connected(self) -> bool:
+        """Whether the listener is still connected, by this connection."""
+
+    @abstractmethod
+    def disconnect(self) -> None:
+        """Disconnect the listener, unless that has happened already."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.disconnect()
+
+
 class BaseEventManager(ABC):
     """The interface of event managers.
 
@@ -87,31 +132,90 @@ class BaseEventManager(ABC):
         cls: type[EventT],
         func: Callable[[EventT], object],
         filter: Mapping[str, Any] | None = None,
-        priority: int = 0,
-    ) -> Any:
+        priority: float = 0,
+        *,
+        once: bool = False,
+        weak: bool | None = None,
+        dispatch: Dispatch | None = None,
+    ) -> Connection:
         """Add a listener for a class of events.
 
         Connecting a connected listener again replaces it: it has the new
-        filter and priority, and it is the last of that priority.
+        options, and it is the last of its priority.
 
         Parameters
         ----------
         cls : type
             The class of events to listen for, its subclasses included.
         func : callable
-            Called with the event as its only argument. A bound method is held
-            weakly and disappears with its object; everything else is held
-            until it is disconnected. (So is a method of an object that has no
-            weak references.)
+            Called with the event as its only argument.
         filter : mapping, optional
             Attribute names, dotted where they go through several objects
-            (``'source.name'``), and the values they must equal. The listener
-            is called only for events where all of them do; an attribute that
-            is missing does not match.
-        priority : int
+            (``'source.name'``), and the values they must equal. A value that
+            can be called and is no class is a predicate instead: it is called
+            with what the event has, and its result says whether that matches.
+            The listener is called only for events where everything matches; an
+            attribute that is missing does not.
+        priority : float
             Listeners with higher priority are called first; those of equal
             priority in the order in which they were connected.
+        once : bool
+            Disconnect the listener when it is called for the first time,
+            before it is called. Of several threads that emit at once, one
+            calls it.
+        weak : bool, optional
+            Whether the listener disappears with the function, or with the
+            object of a bound method, rather than keeping it alive. By default
+            bound methods are held weakly (where their objects can be), and
+            everything else is held until it is disconnected.
+        dispatch : concurrent.futures.Executor or callable, optional
+            Runs the listener, instead of the thread that emits: an executor
+            is given it by ``submit``; anything else is called with a callable
+            without arguments, as ``loop.call_soon_threadsafe`` of asyncio is.
+            The emit does not wait, and it is too late for such a listener to
+            mark an event as handled.
+
+        Returns
+        -------
+        Connection
+            To disconnect the listener with, or to use in a with statement.
+
+        Raises
+        ------
+        TypeError
+            If the listener cannot be called or not be held weakly, and for a
+            coroutine function that has no `dispatch` to run what it returns
+            (an executor does not).
         """
+
+    def listener(
+        self,
+        cls: type[EventT],
+        filter: Mapping[str, Any] | None = None,
+        priority: float = 0,
+        *,
+        once: bool = False,
+        weak: bool | None = None,
+        dispatch: Dispatch | None = None,
+    ) -> Callable[[Callable[[EventT], ResultT]], Callable[[EventT], ResultT]]:
+        """Return a decorator that connects a function, and leaves it as it is.
+
+        Parameters
+        ----------
+        cls, filter, priority, once, weak, dispatch
+            As for :meth:`connect`.
+
+        Returns
+        -------
+        callable
+            The decorator.
+        """
+
+        def decorate(func: Callable[[EventT], ResultT]) -> Callable[[EventT], ResultT]:
+            self.connect(cls, func, filter, priority, once=once, weak=weak, dispatch=dispatch)
+            return func
+
+        return decorate
 
     @abstractmethod
     def disconnect(self, cls: type[EventT], func: Callable[[EventT], object]) -> None:
@@ -150,9 +254,9 @@ class BaseEventManager(ABC):
         that marks the event as handled. An event that a listener emits is
         dispatched at once, before the listeners that remain.
 
-        A listener that raises an Exception is logged and the others are
-        called; other BaseExceptions (KeyboardInterrupt, SystemExit) end the
-        dispatch and reach the caller.
+        A listener that raises an Exception does not keep the others from being
+        called; by default it is logged. Other BaseExceptions
+        (KeyboardInterrupt, SystemExit) end the dispatch and reach the caller.
 
         Parameters
         ----------
@@ -205,6 +309,50 @@ class BaseEventManager(ABC):
         bool
             False if the class or one of its base classes is disabled.
         """
+
+    def disabled(self, cls: type[BaseEvent]) -> AbstractContextManager[None]:
+        """Return a context manager that disables a class of events for the length of a block.
+
+        Blocks nest, in several threads too: the class is disabled as long as
+        one of them lasts, and afterwards it is as it was before. To
+        :meth:`enable` it in the meantime changes nothing until then.
+
+        Parameters
+        ----------
+        cls : type
+            The class of events.
+        """
+        from ._blocks import Disabled
+
+        return Disabled(self, cls)
+
+    def held(
+        self,
+        cls: type[BaseEvent],
+        filter: Mapping[str, Any] | None = None,
+        *,
+        discard_on_error: bool = False,
+    ) -> AbstractContextManager[None]:
+        """Return a context manager that keeps events back until the end of a block.
+
+        It concerns the events that the thread of the block emits; those of
+        other threads are dispatched as ever. At the end the events are
+        dispatched in the order in which they were emitted, to the listeners
+        of then. Blocks nest: what an inner one lets go, an outer one may
+        hold.
+
+        Parameters
+        ----------
+        cls : type
+            The class of events, its subclasses included.
+        filter : mapping, optional
+            Hold only events that match, as for :meth:`connect`.
+        discard_on_error : bool
+            Drop the events if the block raises.
+        """
+        from ._blocks import HeldByListener
+
+        return HeldByListener(self, cls, filter, discard_on_error)
 
     def has_listeners(self, cls: type[BaseEvent]) -> bool:
         """Tell whether emitting an event of exactly this class can have an effect.

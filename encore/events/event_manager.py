@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from ._listeners import Listener, ListenerRegistry, hierarchy
-from .abstract_event_manager import BaseEvent, BaseEventManager
+# What threading.local is; importing threading takes longer than importing this package.
+from _thread import _local
+
+from ._listeners import Listener, target_of
+from ._plans import ListenerRegistry, hierarchy
+from .abstract_event_manager import BaseEvent, BaseEventManager, Connection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from logging import Logger
     from threading import Thread
     from typing import Any, Literal, TypeAlias, TypeVar, overload
 
-    from ._listeners import Call, Plan
+    from ._blocks import Held
+    from ._listeners import Call
+    from ._plans import Plan
+    from .abstract_event_manager import Dispatch
 
     EventT = TypeVar("EventT", bound=BaseEvent)
     Tracer: TypeAlias = Callable[[str, Callable[..., object], tuple[Any, ...]], object]
+    OnError: TypeAlias = Callable[[Any, Any, Exception], object]
 
 __all__ = ["BaseEvent", "EventInfo", "EventManager", "LoggingTracer"]
 
@@ -56,17 +65,51 @@ class EventInfo:
         return f"<EventInfo {self.cls.__name__}: {state}, {len(self.listeners)} listeners>"
 
 
+def _log(listener: Call, event: BaseEvent, error: Exception) -> None:
+    _logger().error("listener %r failed for %r", listener, event, exc_info=error)
+
+
+def _raise(listener: Call, event: BaseEvent, error: Exception) -> None:
+    raise error
+
+
+class _ThreadState(_local):
+    """What a manager knows of the calling thread."""
+
+    holds: tuple[Held, ...] = ()
+
+
 class EventManager(BaseEventManager):
     """The event manager that dispatches events inside one process.
 
     All methods may be called from any thread, from listeners too. No lock is
     held while listeners run.
+
+    Parameters
+    ----------
+    on_error : {'log', 'raise'} or callable
+        What happens when a listener, or a predicate of its filter, raises an
+        Exception. The other listeners are called in any case. 'log' writes a
+        record with the listener, the event and the traceback to the logger of
+        this module. With 'raise' :meth:`emit` raises the exception when all
+        listeners have been called; if there are several, the first, and the
+        others are logged. A callable is called as ``on_error(listener, event,
+        error)`` at once; what it raises is treated as with 'raise'.
     """
 
-    def __init__(self) -> None:
-        self._registry = ListenerRegistry()
+    def __init__(self, *, on_error: Literal["log", "raise"] | OnError = "log") -> None:
+        if callable(on_error):
+            self._on_error = on_error
+        elif on_error in ("log", "raise"):
+            self._on_error = _log if on_error == "log" else _raise
+        else:
+            raise ValueError(f"on_error is 'log', 'raise' or a callable, not {on_error!r}")
+        self._registry = ListenerRegistry(self)
         self._plans = self._registry.plans
         self._tracer: Tracer | None = None
+        self._state = _ThreadState()
+        # Why emit has to look closer: the tracer, and what holds events in any thread.
+        self._watchers: set[object] = set()
         self._replaced = type(self).emit is not EventManager.emit
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -81,22 +124,33 @@ class EventManager(BaseEventManager):
         cls: type[EventT],
         func: Callable[[EventT], object],
         filter: Mapping[str, Any] | None = None,
-        priority: int = 0,
-    ) -> Any:
+        priority: float = 0,
+        *,
+        once: bool = False,
+        weak: bool | None = None,
+        dispatch: Dispatch | None = None,
+    ) -> Connection:
         if not isinstance(cls, type):
             raise TypeError(f"not a class of events: {cls!r}")
-        if not callable(func):
-            raise TypeError(f"a listener is a callable that takes an event, not {func!r}")
-        if self._tracer is not None and self._vetoed(
-            "connect", self.connect, (cls, func, filter, priority)
-        ):
-            return
-        self._registry.connect(cls, func, filter, priority)
+        if self._tracer is not None:
+            if not callable(func):
+                raise TypeError(f"a listener is a callable that takes an event, not {func!r}")
+            if self._vetoed("connect", self.connect, (cls, func, filter, priority)):
+                return Listener(cls, func, (0, 0), lambda: None)
+        return self._registry.connect(cls, func, filter, priority, once, weak, dispatch)
 
     def disconnect(self, cls: type[EventT], func: Callable[[EventT], object]) -> None:
         if self._tracer is not None and self._vetoed("disconnect", self.disconnect, (cls, func)):
             return
         self._registry.disconnect(cls, func)
+
+    def _disconnect(self, listener: Listener) -> None:
+        """Disconnect what a connection stands for."""
+        target = listener.target()
+        told = target is not None and listener.connected
+        if told and self._vetoed("disconnect", self.disconnect, (listener.cls, target)):
+            return
+        self._registry.drop(listener)
 
     if TYPE_CHECKING:
 
@@ -112,30 +166,45 @@ class EventManager(BaseEventManager):
             plan = self._plans[event.__class__]
         except KeyError:
             plan = self._registry.plan(event.__class__)
-        calls = plan.calls
-        if calls is None or self._tracer is not None or not block:
+        if self._watchers or not block:
             return self._emit_with_care(event, plan, block)
+        calls: Sequence[Call] | None = plan.calls
+        if calls is None:
+            if plan.hooked:
+                self._dispatch(event, plan)
+                return None
+            calls = plan.calls_for(event)
+        failure = None
         for call in calls:
             try:
                 call(event)
-            except Exception:
-                self._log_failure(call, event)
+            except Exception as error:
+                failure = self._failed(call, event, error, failure)
             if event._handled:
                 break
+        if failure is not None:
+            raise failure
         return None
 
     def _emit_with_care(self, event: BaseEvent, plan: Plan, block: bool) -> Thread | None:
-        go = self._tracer is None or not self._vetoed("emit", self.emit, (event,))
-        go = go and plan.enabled
+        wanted = self._tracer is None or not self._vetoed("emit", self.emit, (event,))
+        return self._emit_unless_held(event, plan, block, wanted)
+
+    def _emit_unless_held(
+        self, event: BaseEvent, plan: Plan, block: bool, wanted: bool = True
+    ) -> Thread | None:
+        if wanted and plan.enabled:
+            # The innermost block comes first.
+            wanted = not any(hold.keeps(event, block) for hold in self._state.holds)
         if block:
-            if go:
+            if wanted:
                 self._dispatch(event, plan)
             return None
         from threading import Thread
 
         # A thread is promised, and waited for, whether there is something to do or not.
         thread = Thread(
-            target=self._dispatch if go else None,
+            target=self._dispatch if wanted else None,
             args=(event, plan),
             name=f"Event emit: {event!r}",
         )
@@ -143,29 +212,78 @@ class EventManager(BaseEventManager):
         return thread
 
     def _dispatch(self, event: BaseEvent, plan: Plan) -> None:
+        if not plan.enabled:
+            return
         if plan.hooked:
             event.pre_emit()
-        for listener in plan.select(event, self._log_filter_failure):
+        failure = None
+        for listener in plan.select(event):
             if self._tracer is not None:
                 target = listener.target()
                 if target is None or self._vetoed("listen", target, (event,)):
                     continue
             try:
                 listener.call(event)
-            except Exception:
-                self._log_failure(listener.call, event)
+            except Exception as error:
+                failure = self._failed(listener.call, event, error, failure)
             if event._handled:
                 break
         if plan.hooked:
             event.post_emit()
+        if failure is not None:
+            raise failure
 
-    def _log_failure(self, call: Call, event: BaseEvent) -> None:
-        live = self._registry.live(hierarchy(type(event)))
-        target = next((target for listener, target in live if listener.call is call), call)
-        _logger().exception("listener %r failed for %r", target, event)
+    def _failed(
+        self, call: Call, event: BaseEvent, error: Exception, failure: Exception | None
+    ) -> Exception | None:
+        """Report what a listener raised; return what is to be raised when all have been called.
 
-    def _log_filter_failure(self, listener: Listener, event: BaseEvent) -> None:
-        _logger().exception("the filter of listener %r failed for %r", listener.target(), event)
+        That is `failure`, if there is one already.
+        """
+        listener = target_of(call)
+        try:
+            self._on_error(listener, event, error)
+        except Exception as raised:
+            if failure is None:
+                return raised
+            _log(listener, event, raised)
+        return failure
+
+    def held(
+        self,
+        cls: type[BaseEvent],
+        filter: Mapping[str, Any] | None = None,
+        *,
+        discard_on_error: bool = False,
+    ) -> AbstractContextManager[None]:
+        from ._blocks import Held
+
+        return Held(self, cls, filter, discard_on_error)
+
+    def _hold(self, hold: Held) -> None:
+        self._watchers.add(hold)
+        self._state.holds = (hold, *self._state.holds)
+
+    def _let_go(self, hold: Held, events: Sequence[tuple[BaseEvent, bool]], quiet: bool) -> None:
+        """Stop holding, and emit events that were held; `quiet`: raise nothing."""
+        self._state.holds = tuple(other for other in self._state.holds if other is not hold)
+        self._watchers.discard(hold)
+        failure: Exception | None = None
+        for event, block in events:
+            try:
+                self._emit_unless_held(event, self._registry.plan(type(event)), block)
+            except Exception as error:
+                if failure is None and not quiet:
+                    failure = error
+                else:
+                    _logger().error("%r could not be emitted", event, exc_info=error)
+        if failure is not None:
+            raise failure
+
+    def disabled(self, cls: type[BaseEvent]) -> AbstractContextManager[None]:
+        from ._blocks import Suspended
+
+        return Suspended(self, cls)
 
     def disable(self, cls: type[BaseEvent]) -> None:
         self._registry.set_enabled(cls, False)
@@ -181,11 +299,11 @@ class EventManager(BaseEventManager):
             plan = self._plans[cls]
         except KeyError:
             plan = self._registry.plan(cls)
-        if not plan.silent:
+        if plan.calls != ():
             if not self._registry.dead:
                 return True
             self._registry.sweep()
-            if not self._registry.plan(cls).silent:
+            if self._registry.plan(cls).calls != ():
                 return True
         return self._replaced or self._tracer is not None
 
@@ -260,8 +378,8 @@ class EventManager(BaseEventManager):
             try:
                 if listener.matches(event_or_class):
                     chosen.append(target)
-            except Exception:
-                self._log_filter_failure(listener, event_or_class)
+            except Exception as error:
+                _log(target, event_or_class, error)
         return chosen
 
     def get_event_hierarchy(self, cls: type[BaseEvent]) -> tuple[type, ...]:
@@ -300,6 +418,10 @@ class EventManager(BaseEventManager):
             =============  ============================  =============================
         """
         self._tracer = func
+        if func is None:
+            self._watchers.discard("tracer")
+        else:
+            self._watchers.add("tracer")
 
     def _vetoed(self, name: str, method: Callable[..., object], args: tuple[Any, ...]) -> bool:
         tracer = self._tracer

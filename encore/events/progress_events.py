@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from .abstract_event_manager import BaseEvent
+from .abstract_event_manager import BaseEvent, make_event
 from .package_globals import get_event_manager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any, Literal, Self
+    from typing import Any, Literal, Protocol, Self, TypeAlias
+
+    class _HasCancelled(Protocol):
+        @property
+        def cancelled(self) -> Any: ...
+
+    Cancel: TypeAlias = _HasCancelled
 
     from .abstract_event_manager import BaseEventManager
 
 __all__ = [
+    "Cancelled",
     "ProgressEndEvent",
     "ProgressEvent",
     "ProgressManager",
     "ProgressStartEvent",
     "ProgressStepEvent",
 ]
+
+
+class Cancelled(Exception):
+    """An operation was broken off, because it was asked to be."""
+
+
+def is_cancelled(cancel: Cancel) -> bool:
+    """Ask an object with an attribute or a method ``cancelled``."""
+    cancelled = cancel.cancelled
+    return bool(cancelled() if callable(cancelled) else cancelled)
 
 
 class ProgressEvent(BaseEvent):
@@ -69,7 +86,8 @@ class ProgressEndEvent(ProgressEvent):
     Attributes
     ----------
     exit_state : str
-        How it ended: 'normal', 'warning', 'error' or 'exception'.
+        How it ended: 'normal', 'warning', 'error' or 'exception'. An operation
+        that was cancelled ends with a warning.
     """
 
     if TYPE_CHECKING:
@@ -104,6 +122,12 @@ class ProgressManager:
         The message of events that are not given one of their own.
     steps : int
         The number of steps, -1 if it is unknown.
+    cancel : object with `cancelled`, optional
+        Asked at each step, by an attribute or a method `cancelled`, whether to
+        break off; a future will do, and so will a
+        :class:`~encore.concurrent.threadtools.CancellationToken`. If so, the
+        operation ends with the exit state 'warning', and the step raises
+        :class:`Cancelled`.
     **kwargs
         Further attributes of every event.
     """
@@ -122,14 +146,19 @@ class ProgressManager:
         operation_id: Any = None,
         message: str = "Performing operation",
         steps: int = -1,
+        *,
+        cancel: Cancel | None = None,
         **kwargs: Any,
     ) -> None:
+        if cancel is not None and not hasattr(cancel, "cancelled"):
+            raise TypeError(f"cancel has an attribute or a method 'cancelled', not {cancel!r}")
         self.event_manager = get_event_manager() if event_manager is None else event_manager
         self.source = source
         self.message = message
         self.steps = steps
         self.kwargs = kwargs
         self._operation_id = operation_id
+        self._cancel = cancel
         self._state: Literal["new", "running", "ended"] = "new"
         self._count = 0
 
@@ -167,7 +196,7 @@ class ProgressManager:
                 **self.kwargs,
                 **extra_kwargs,
             }
-            manager.emit(self.StartEventType(**attributes))
+            manager.emit(make_event(self.StartEventType, attributes))
 
     def step(
         self, message: str | float | None = None, step: float | None = None, **extra_kwargs: Any
@@ -182,9 +211,17 @@ class ProgressManager:
             The count of the step, by default the number of calls before this one.
         **extra_kwargs
             Further attributes of the event.
+
+        Raises
+        ------
+        Cancelled
+            If that is what `cancel` says; then there is no step event.
         """
         if self._state != "running":
             self.start()
+        if self._cancel is not None and is_cancelled(self._cancel):
+            self.end("cancelled", "warning")
+            raise Cancelled(f"{self.message}: cancelled")
         if step is None:
             if isinstance(message, (int, float)) and not isinstance(message, bool):
                 message, step = None, message
@@ -192,16 +229,21 @@ class ProgressManager:
                 step = self._count
         self._count += 1
         manager = self.event_manager
-        if manager.has_listeners(self.StepEventType):
-            attributes = {
-                "source": self.source,
-                "operation_id": self.operation_id,
-                "message": self.message if message is None else message,
-                "step": step,
-                **self.kwargs,
-                **extra_kwargs,
-            }
-            manager.emit(self.StepEventType(**attributes))
+        kind = self.StepEventType
+        if not manager.has_listeners(kind):
+            return
+        operation_id = self._operation_id
+        if operation_id is None:
+            operation_id = self.operation_id
+        attributes = {
+            "source": self.source,
+            "operation_id": operation_id,
+            "message": self.message if message is None else message,
+            "step": step,
+        }
+        if extra_kwargs or self.kwargs:
+            attributes.update(self.kwargs, **extra_kwargs)
+        manager.emit(make_event(kind, attributes))
 
     def end(
         self, message: str | None = None, exit_state: str = "normal", **extra_kwargs: Any
@@ -233,12 +275,14 @@ class ProgressManager:
                 **self.kwargs,
                 **extra_kwargs,
             }
-            manager.emit(self.EndEventType(**attributes))
+            manager.emit(make_event(self.EndEventType, attributes))
 
-    def __call__(
-        self, message: str | float | None = None, step: float | None = None, **extra_kwargs: Any
-    ) -> None:
-        self.step(message, step, **extra_kwargs)
+    __call__ = step
+
+    def __init_subclass__(cls) -> None:
+        # A call is a step, the step of the subclass too.
+        if "step" in cls.__dict__ and "__call__" not in cls.__dict__:
+            cls.__call__ = cls.step  # type: ignore[method-assign]
 
     def __enter__(self) -> Self:
         self.start()
@@ -252,6 +296,8 @@ class ProgressManager:
     ) -> None:
         if exc is None:
             self.end()
+        elif isinstance(exc, Cancelled):
+            self.end(str(exc), "warning")
         else:
             self.end(str(exc), "exception")
 

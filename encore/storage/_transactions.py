@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from _thread import RLock
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -82,7 +81,6 @@ class SimpleTransactionContext(DummyTransactionContext):
 
     def _prepare(self) -> None:
         self._depth = 0
-        self._held: list[StoreModificationEvent] = []
 
     def begin(self) -> None:
         """Begin: the store's ``_begin_transaction()``, where there is one."""
@@ -101,10 +99,6 @@ class SimpleTransactionContext(DummyTransactionContext):
         if method is not None:
             method()
 
-    def _hold(self, event: StoreModificationEvent) -> None:
-        self._held.append(event)
-        event.mark_as_handled()
-
     def __enter__(self: _Self) -> _Self:
         assert isinstance(self, SimpleTransactionContext)
         if self._depth:
@@ -114,14 +108,13 @@ class SimpleTransactionContext(DummyTransactionContext):
         self._depth = 1
         # The store's manager may be another one when the transaction ends.
         self._manager = self.store.event_manager
-        self._held = []
+        self._held = self._manager.held(
+            StoreModificationEvent,
+            {"source": lambda source: source is self.store},
+            discard_on_error=True,
+        )
+        self._held.__enter__()
         try:
-            self._manager.connect(
-                StoreModificationEvent,
-                self._hold,
-                filter={"source": self.store},
-                priority=sys.maxsize,
-            )
             self._manager.emit(StoreTransactionStartEvent(self.store))
         except BaseException:
             self.__exit__(*sys.exc_info())
@@ -132,24 +125,20 @@ class SimpleTransactionContext(DummyTransactionContext):
         self._depth -= 1
         if self._depth:
             return
-        state = "failed"
+        done = False
         try:
             if kind is None:
                 try:
                     self.commit()
-                    state = "done"
+                    done = True
                 except BaseException:
                     self.rollback()
                     raise
             else:
                 self.rollback()
         finally:
-            manager = self._manager
-            with suppress(KeyError):  # a tracer may have vetoed that it was connected
-                manager.disconnect(StoreModificationEvent, self._hold)
-            manager.emit(StoreTransactionEndEvent(self.store, state=state))
-            held, self._held = self._held, []
-            if state == "done":
-                for event in held:
-                    event._handled = False
-                    manager.emit(event)
+            state = "done" if done else "failed"
+            try:
+                self._manager.emit(StoreTransactionEndEvent(self.store, state=state))
+            finally:
+                self._held.__exit__(None if done else RuntimeError, None, None)

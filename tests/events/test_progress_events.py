@@ -1,10 +1,12 @@
 import uuid
+from concurrent.futures import Future
 
 import pytest
 
 from encore.events import package_globals
 from encore.events.api import (
     BaseEvent,
+    Cancelled,
     EventManager,
     ProgressEndEvent,
     ProgressEvent,
@@ -12,6 +14,7 @@ from encore.events.api import (
     ProgressStartEvent,
     ProgressStepEvent,
 )
+from encore.testing import capture_events
 
 
 @pytest.fixture
@@ -241,3 +244,77 @@ def test_progress_events_are_events():
     for cls in (ProgressStartEvent, ProgressStepEvent, ProgressEndEvent):
         assert issubclass(cls, ProgressEvent)
     assert issubclass(ProgressEvent, BaseEvent)
+
+
+class Token:
+    cancelled = False
+
+
+class TestCancelling:
+    @pytest.fixture
+    def events(self, manager):
+        with capture_events(manager, ProgressEvent) as events:
+            yield events
+
+    @pytest.mark.parametrize("method", [True, False])
+    def test_the_next_step_raises_and_the_end_is_a_warning(self, manager, events, method):
+        future = Future()
+        token = future if method else Token()
+        with pytest.raises(Cancelled, match="Copying"):  # noqa: PT012, SIM117
+            with ProgressManager(manager, message="Copying", cancel=token) as progress:
+                progress(1)
+                if method:
+                    future.cancel()
+                else:
+                    token.cancelled = True
+                progress(2)
+        assert [type(event).__name__[8:-5] for event in events] == ["Start", "Step", "End"]
+        assert events[-1].exit_state == "warning"
+        assert not hasattr(events[0], "cancel")
+
+    def test_without_a_block_the_operation_ends_too(self, manager, events):
+        progress = ProgressManager(manager, cancel=Token())
+        progress()
+        progress._cancel.cancelled = True
+        with pytest.raises(Cancelled):
+            progress()
+        progress.end()
+        assert [event.exit_state for event in events if hasattr(event, "exit_state")] == ["warning"]
+
+    def test_it_raises_where_nobody_listens(self, manager):
+        token = Token()
+        token.cancelled = True
+        with pytest.raises(Cancelled), ProgressManager(manager, cancel=token) as progress:
+            progress()
+
+    def test_a_body_that_raises_cancelled_itself_ends_with_a_warning(self, manager, events):
+        with pytest.raises(Cancelled), ProgressManager(manager):
+            raise Cancelled("by the body")
+        assert (events[-1].exit_state, events[-1].message) == ("warning", "by the body")
+
+    def test_what_cannot_be_asked_is_refused(self, manager):
+        with pytest.raises(TypeError, match="cancelled"):
+            ProgressManager(manager, cancel=object())
+
+
+def test_a_call_is_the_step_of_the_subclass(manager):
+    class Doubling(ProgressManager):
+        def step(self, message=None, step=None, **kwargs):
+            super().step(message, step * 2, **kwargs)
+
+    with capture_events(manager, ProgressStepEvent) as events, Doubling(manager) as progress:
+        progress(None, 4)
+    assert [event.step for event in events] == [8]
+
+
+def test_an_event_class_with_a_constructor_of_its_own_is_called(manager):
+    class OwnStep(ProgressStepEvent):
+        def __init__(self, source=None, **kwargs):
+            super().__init__(source, **kwargs, own=True)
+
+    class Own(ProgressManager):
+        StepEventType = OwnStep
+
+    with capture_events(manager, ProgressStepEvent) as events, Own(manager) as progress:
+        progress(4)
+    assert (events[0].own, events[0].step) == (True, 4)

@@ -260,6 +260,74 @@ def test_a_collection_at_any_moment_neither_deadlocks_nor_loses_a_listener(
     assert len(found) == len(connected) + len(calls)
 
 
+class Node:
+    """Part of a cycle that only a collection frees, and that has a listener connected."""
+
+    def __init__(self, manager):
+        self.itself = self
+        manager.connect(SaveEvent, self.heard)
+
+    def heard(self, event):
+        pass
+
+
+class LastWords:
+    """Connects, emits and disconnects when a collection frees it, in the middle of whatever goes on."""
+
+    def __init__(self, manager, heard):
+        self.itself = self
+        self.manager = manager
+        self.heard = heard
+
+    def __del__(self):
+        try:
+            connection = self.manager.connect(OtherEvent, self.heard.append, once=True)
+            self.manager.emit(OtherEvent())
+            connection.disconnect()
+        except BaseException as error:
+            self.heard.append(error)
+
+
+def test_sixteen_threads_and_collections_at_any_moment(manager, collect_often):
+    stay = []
+    heard = [[] for _ in range(16)]
+    last_words = []
+    rounds = 25
+
+    def work(number):
+        def body():
+            def listener(event):
+                if event.source == number:
+                    heard[number].append(event.turn)
+
+            filtered = [0]
+
+            def selected(event):
+                filtered[0] += 1
+
+            stay.append(listener)
+            manager.connect(SaveEvent, listener)
+            manager.connect(SaveEvent, selected, {"source": number})
+            for turn in range(rounds):
+                Node(manager)
+                LastWords(manager, last_words)
+                with manager.connect(FileEvent, lambda event: None, priority=turn % 3):
+                    manager.emit(SaveEvent(number, turn=turn))
+            assert filtered == [rounds]
+
+        return body
+
+    run_together(*map(work, range(16)))
+    gc.collect()
+    assert heard == [list(range(rounds))] * 16
+    assert not [word for word in last_words if not isinstance(word, OtherEvent)]
+    assert len(last_words) == 16 * rounds
+    found = manager.get_listeners(SaveEvent)
+    assert [found.count(listener) for listener in stay] == [1] * 16
+    assert len(found) == 32
+    assert manager.get_listeners(OtherEvent) == []
+
+
 class Trap:
     """Lets other code in at the n-th operation on a dictionary it is a key of."""
 
@@ -272,6 +340,9 @@ class Trap:
         if self.countdown == 0:
             self.action()
         return 1
+
+    def __eq__(self, other):
+        return self is other
 
     def __call__(self, event):
         pass
