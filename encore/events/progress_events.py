@@ -32,6 +32,12 @@ class Cancelled(Exception):
     """An operation was broken off, because it was asked to be."""
 
 
+def check_cancel(cancel: Cancel | None) -> None:
+    """Raise TypeError for what cannot be asked whether it is cancelled."""
+    if cancel is not None and not hasattr(cancel, "cancelled"):
+        raise TypeError(f"cancel has an attribute or a method 'cancelled', not {cancel!r}")
+
+
 def is_cancelled(cancel: Cancel) -> bool:
     """Ask an object with an attribute or a method ``cancelled``."""
     cancelled = cancel.cancelled
@@ -150,8 +156,7 @@ class ProgressManager:
         cancel: Cancel | None = None,
         **kwargs: Any,
     ) -> None:
-        if cancel is not None and not hasattr(cancel, "cancelled"):
-            raise TypeError(f"cancel has an attribute or a method 'cancelled', not {cancel!r}")
+        check_cancel(cancel)
         self.event_manager = get_event_manager() if event_manager is None else event_manager
         self.source = source
         self.message = message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from ..events.progress_events import Cancelled, check_cancel, is_cancelled
 from ._metadata import equal
 from ._progress import StoreProgressManager, has_listeners
 from ._streams import BUFFER_SIZE, BufferIteratorIO
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ..events.abstract_event_manager import BaseEventManager
+    from ..events.progress_events import Cancel
 
 __all__ = ["CopyReport", "copy_store"]
 
@@ -60,6 +62,7 @@ def copy_store(
     match: str | Callable[[str], object] | None = None,
     on_conflict: str = "error",
     event_manager: BaseEventManager | None = None,
+    cancel: Cancel | None = None,
 ) -> CopyReport:
     """Copy data and metadata of all keys, or of some, from one store to another.
 
@@ -82,10 +85,18 @@ def copy_store(
         leave whatever is there, without a look at it, for all keys that the target has; write it.
     event_manager : BaseEventManager, optional
         Where to tell of the progress; by default the target's.
+    cancel : object with `cancelled`, optional
+        Asked, by an attribute or a method `cancelled`, before each key and in the middle of long
+        ones, whether to break off. The target keeps the keys that are complete.
 
     Returns
     -------
     CopyReport
+
+    Raises
+    ------
+    Cancelled
+        If that is what `cancel` says.
 
     Events
     ------
@@ -100,6 +111,7 @@ def copy_store(
         raise TypeError(f"the target is no store that can be written: {target!r:.80}")
     if on_conflict not in _POLICIES:
         raise ValueError(f"on_conflict is one of {', '.join(_POLICIES)}, not {on_conflict!r}")
+    check_cancel(cancel)
     if match is None:
         keys = list(source.query_keys())
     elif callable(match):
@@ -108,7 +120,7 @@ def copy_store(
         keys = list(source.glob(match))
     keys.sort()
     manager = target.event_manager if event_manager is None else event_manager
-    copier = _Copier(source, target, on_conflict)
+    copier = _Copier(source, target, on_conflict, cancel)
     if not any(
         has_listeners(manager, kind)
         for kind in (StoreProgressStartEvent, StoreProgressStepEvent, StoreProgressEndEvent)
@@ -155,11 +167,16 @@ class _Copier:
     progress: Callable[..., object] | None = None
 
     def __init__(
-        self, source: AbstractReadOnlyStore, target: AbstractStore, on_conflict: str
+        self,
+        source: AbstractReadOnlyStore,
+        target: AbstractStore,
+        on_conflict: str,
+        cancel: Cancel | None,
     ) -> None:
         self.source = source
         self.target = target
         self.on_conflict = on_conflict
+        self.cancel = cancel
         self.report = CopyReport()
         self.conditional = target.info().get("conditional", False)
         # Bytes of all keys that are done with, and of the one in hand.
@@ -176,13 +193,18 @@ class _Copier:
         """Copy the next few keys in one transaction; return whether there may be more."""
         written: list[str] = []
         begin = self.done
+        more = True
+        cancelled = None
         try:
             with self.target.transaction("copy_store"):
                 for count, key in enumerate(keys, 1):
-                    if self.one(key):
-                        written.append(key)
+                    try:
+                        if self.one(key):
+                            written.append(key)
+                    except Cancelled as error:
+                        cancelled = error  # what was done before is done
+                        break
                     if count >= _BATCH_KEYS or self.done - begin >= _BATCH_BYTES:
-                        more = True
                         break
                 else:
                     more = False
@@ -193,18 +215,23 @@ class _Copier:
             self.report.failed.update(dict.fromkeys(written, error))
             return True
         self.report.copied += written
+        if cancelled is not None:
+            raise cancelled
         return more
 
     def one(self, key: str) -> bool:
         """Copy one key; return whether anything was written."""
         size = None
         written = False
+        self.break_off()
         try:
             value = self.source.get(key)
             size = value.size
             written = self.transfer(key, value)
             if not written:
                 self.report.skipped.append(key)
+        except Cancelled:
+            raise
         except Exception as error:
             if not self.is_gone(key):
                 self.report.failed[key] = error
@@ -218,6 +245,16 @@ class _Copier:
             return not self.source.exists(key)
         except Exception:
             return False
+
+    def break_off(self) -> None:
+        """Raise Cancelled if that is wanted."""
+        if self.cancel is not None and is_cancelled(self.cancel):
+            raise Cancelled("Copying: cancelled")
+
+    def watch(self, step: int) -> None:
+        """What is called while data are read."""
+        self.break_off()
+        self.advance(step)
 
     def advance(self, step: int) -> None:
         # What was compared first and is written now comes by twice.
@@ -261,7 +298,7 @@ class _Copier:
 
     def write(self, key: str, value: Value, condition: dict[str, Any]) -> None:
         if value.size is None or value.size > BUFFER_SIZE:
-            value = _Watched(value, self.advance)
+            value = _Watched(value, self.watch)
         self.target.set(key, value, BUFFER_SIZE, **self.condition(condition))
 
     def condition(self, condition: dict[str, Any]) -> dict[str, Any]:
@@ -270,7 +307,7 @@ class _Copier:
     def is_same_data(self, value: Value, there: Value) -> bool:
         if value.size is not None and there.size is not None and value.size != there.size:
             return False
-        return _digest(value, self.advance) == _digest(there, None)
+        return _digest(value, self.watch) == _digest(there, None)
 
 
 def _digest(value: Value, progress: Callable[..., object] | None) -> bytes:

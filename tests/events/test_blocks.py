@@ -132,7 +132,7 @@ class TestHeld:
             any_manager.emit(SaveEvent(1))
             with any_manager.held(SaveEvent):
                 any_manager.emit(SaveEvent(2))
-            with pytest.raises(ValueError, match="inside"):  # noqa: SIM117
+            with pytest.raises(ValueError, match="inside"):  # noqa: SIM117, PT012
                 with any_manager.held(SaveEvent, discard_on_error=True):
                     any_manager.emit(SaveEvent(3))
                     raise ValueError("inside")

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import Future
 
 import pytest
 
-from encore.events.event_manager import EventManager
+from encore.events.api import Cancelled, EventManager
 from encore.storage import copying
 from encore.storage.abstract_store import AbstractStore
 from encore.storage.copying import CopyReport, copy_store
@@ -351,6 +352,65 @@ def test_progress_moves_inside_a_large_value(source, target, monkeypatch):
     assert steps == sorted(steps)
     assert steps[-1] == 25
     assert content(target) == content(source)
+
+
+class Cancelling:
+    """A target's listener that cancels after a number of events."""
+
+    cancelled = False
+
+    def after(self, count, manager, kind):
+        def listener(event):
+            nonlocal count
+            count -= 1
+            self.cancelled = count <= 0
+
+        manager.connect(kind, listener, {"key": ""})  # the progress of the whole
+
+
+def test_a_cancelled_copy_keeps_the_keys_that_are_complete(source, target):
+    cancel = Cancelling()
+    cancel.after(2, target.event_manager, StoreProgressStepEvent)
+    ends = []
+    target.event_manager.connect(StoreProgressEndEvent, ends.append, {"key": ""})
+    with pytest.raises(Cancelled):
+        copy_store(source, target, cancel=cancel)
+    keys = sorted(source.keys())
+    assert sorted(target.keys()) == keys[:2]
+    assert [target.to_bytes(key) for key in keys[:2]] == [source.to_bytes(key) for key in keys[:2]]
+    assert [end.exit_state for end in ends] == ["warning"]
+    report = copy_store(source, target)
+    assert (report.skipped, sorted(target.keys())) == (keys[:2], keys)
+
+
+def test_a_cancelled_copy_breaks_off_inside_a_large_value(target, monkeypatch):
+    monkeypatch.setattr(copying, "BUFFER_SIZE", 10)
+    source = DictMemoryStore(event_manager=EventManager())
+    source.from_bytes("large", b"x" * 1000)
+    target.from_bytes("large", b"old")
+    cancel = Cancelling()
+    cancel.after(3, target.event_manager, StoreProgressStepEvent)
+    with pytest.raises(Cancelled):
+        copy_store(source, target, on_conflict="overwrite", cancel=cancel)
+    assert target.to_bytes("large") == b"old"
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_copy_can_be_cancelled_where_nobody_listens(source, target, done):
+    future = Future()
+    if not done:
+        future.cancel()
+        with pytest.raises(Cancelled):
+            copy_store(source, target, cancel=future)
+        assert list(target.keys()) == []
+    else:
+        assert copy_store(source, target, cancel=future).copied == sorted(source.keys())
+
+
+def test_what_cannot_be_asked_whether_it_is_cancelled_is_refused(source, target):
+    with pytest.raises(TypeError, match="cancelled"):
+        copy_store(source, target, cancel=object())
+    assert list(target.keys()) == []
 
 
 def test_progress_of_unknown_sizes_counts_what_was_read(target):

@@ -1,0 +1,76 @@
+"""What a type checker says of listeners: ``mypy --strict`` reads this file, nothing runs it.
+
+Each ``type: ignore`` marks an error; one that is not found is an error itself.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from encore.events.api import (
+    BaseEvent,
+    BaseEventManager,
+    Connection,
+    ProgressEvent,
+    ProgressStepEvent,
+)
+from encore.testing import capture_events
+
+
+def of_steps(event: ProgressStepEvent) -> None:
+    print(event.step)
+
+
+def of_progress(event: ProgressEvent) -> bool:
+    return bool(event.message)
+
+
+def of_text(text: str) -> None:
+    print(text)
+
+
+def of_number(number: int) -> None:
+    print(number)
+
+
+def of_two(event: BaseEvent, other: int) -> None:
+    print(event, other)
+
+
+async def coroutine(event: BaseEvent) -> None:
+    print(event)
+
+
+def check(manager: BaseEventManager, executor: ThreadPoolExecutor) -> None:
+    connection: Connection = manager.connect(ProgressStepEvent, of_steps)
+    connection.disconnect()
+    with manager.connect(ProgressStepEvent, of_progress, once=True, weak=True):
+        pass
+    manager.connect(ProgressEvent, of_steps)  # type: ignore[arg-type]
+    manager.connect(BaseEvent, of_progress)  # type: ignore[arg-type]
+    manager.connect(ProgressEvent, of_text)  # type: ignore[arg-type]
+    manager.connect(ProgressEvent, of_two)  # type: ignore[arg-type]
+    manager.connect(int, of_number)  # type: ignore[type-var]
+    manager.disconnect(ProgressEvent, of_steps)  # type: ignore[arg-type]
+
+    manager.connect(ProgressStepEvent, of_steps, dispatch=executor)
+    manager.connect(ProgressStepEvent, coroutine, dispatch=lambda call: call())
+    manager.connect(ProgressStepEvent, of_steps, dispatch=3)  # type: ignore[arg-type]
+
+    @manager.listener(ProgressStepEvent, priority=2)
+    def decorated(event: ProgressStepEvent) -> int:
+        return 3
+
+    number: int = decorated(ProgressStepEvent())
+    print(number)
+
+    @manager.listener(ProgressEvent)  # type: ignore[arg-type]
+    def refused(event: ProgressStepEvent) -> None:
+        pass
+
+    with capture_events(manager, ProgressStepEvent) as events:
+        manager.emit(ProgressStepEvent())
+    first: ProgressStepEvent = events[0]
+    print(first.step)
+    text: str = events[0].step  # type: ignore[assignment]
+    print(text)
