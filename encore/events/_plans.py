@@ -284,7 +284,8 @@ class ListenerRegistry:
         #: References to what is gone, whose listeners `sweep` removes.
         self.dead: list[Reference] = []
         self._home = ref(manager)
-        self._lock = RLock()
+        #: Held for changes.
+        self.lock = RLock()
         self._listeners: dict[type, dict[Hashable, Listener]] = {}
         self._disabled: set[type] = set()
         # How many blocks have each class disabled for their duration.
@@ -316,7 +317,7 @@ class ListenerRegistry:
         key = listener.key
         # Dropping what is replaced can run code of others: `old` keeps it until the lock is free.
         old = None
-        with self._lock:
+        with self.lock:
             self._version = version = self._version + 1
             # Taken before the change is made: plans that come later know of it.
             plans = self._dependents.get(cls)
@@ -343,7 +344,7 @@ class ListenerRegistry:
         key = id(func) if type(func) is FunctionType else key_of(func)
         if self.dead:
             self.sweep()
-        with self._lock:
+        with self.lock:
             try:
                 listener = self._listeners[cls][key]
             except KeyError:
@@ -352,7 +353,7 @@ class ListenerRegistry:
 
     def drop(self, listener: Listener) -> None:
         """Remove a listener, unless that has been done."""
-        with self._lock:
+        with self.lock:
             if self.holds(listener):
                 self._remove(listener)
 
@@ -384,7 +385,7 @@ class ListenerRegistry:
     def sweep(self) -> None:
         """Remove the listeners whose objects are gone."""
         dropped = []
-        with self._lock:
+        with self.lock:
             while True:
                 try:
                     reference = self.dead.pop()
@@ -398,11 +399,14 @@ class ListenerRegistry:
 
     def plan(self, cls: type) -> Plan:
         """Return the plan of a class of events, which is made if need be."""
+        plan = self.plans.get(cls)
+        if plan is not None:
+            return plan
         if not issubclass(cls, BaseEvent):
             raise TypeError(f"not a class of events: {cls!r}")
         if self.dead:
             self.sweep()
-        with self._lock:
+        with self.lock:
             while True:
                 plan = self.plans.get(cls)
                 if plan is not None:
@@ -425,14 +429,14 @@ class ListenerRegistry:
 
     def live(self, classes: Sequence[type]) -> list[tuple[Listener, Call]]:
         """The listeners of some classes with what they call, in order."""
-        with self._lock:
+        with self.lock:
             listeners = self._sorted(classes)
         targets = [(listener, listener.target()) for listener in listeners]
         return [(listener, target) for listener, target in targets if target is not None]
 
     def add_class(self, cls: type) -> bool:
         """Make a class known; False if it was."""
-        with self._lock:
+        with self.lock:
             if cls in self._listeners:
                 return False
             self._listeners[cls] = {}
@@ -440,12 +444,12 @@ class ListenerRegistry:
 
     def classes(self) -> list[type]:
         """The known classes."""
-        with self._lock:
+        with self.lock:
             return list(self._listeners)
 
     def set_enabled(self, cls: type, enabled: bool) -> None:
         """Enable or disable a class until it is changed again."""
-        with self._lock:
+        with self.lock:
             self._version += 1
             if enabled:
                 self._disabled.discard(cls)
@@ -456,7 +460,7 @@ class ListenerRegistry:
 
     def suspend(self, cls: type, change: int) -> None:
         """Have one more block (1) or one less (-1) disable a class for its duration."""
-        with self._lock:
+        with self.lock:
             self._version += 1
             blocks = self._suspended.pop(cls, 0) + change
             if blocks:

@@ -105,11 +105,15 @@ class EventManager(BaseEventManager):
         else:
             raise ValueError(f"on_error is 'log', 'raise' or a callable, not {on_error!r}")
         self._registry = ListenerRegistry(self)
-        self._plans = self._registry.plans
         self._tracer: Tracer | None = None
         self._state = _ThreadState()
-        # Why emit has to look closer: the tracer, and what holds events in any thread.
+        # Why emit has to take care: a tracer, what holds events in any thread, errors that are
+        # not just logged.
         self._watchers: set[object] = set()
+        # What emit reads: the plans of the registry, or nothing as long as there are watchers.
+        self._plans: dict[type, Plan] = self._registry.plans
+        if self._on_error is not _log:
+            self._watch("on_error", True)
         self._replaced = type(self).emit is not EventManager.emit
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -165,29 +169,26 @@ class EventManager(BaseEventManager):
         try:
             plan = self._plans[event.__class__]
         except KeyError:
-            plan = self._registry.plan(event.__class__)
-        if self._watchers or not block:
-            return self._emit_with_care(event, plan, block)
+            return self._emit_with_care(event, block)
         calls: Sequence[Call] | None = plan.calls
-        if calls is None:
-            if plan.hooked:
-                self._dispatch(event, plan)
+        if not calls or not block:
+            if not block or plan.hooked:
+                return self._emit_with_care(event, block)
+            if calls is not None:
                 return None
             calls = plan.calls_for(event)
-        failure = None
         for call in calls:
             try:
                 call(event)
             except Exception as error:
-                failure = self._failed(call, event, error, failure)
+                _log(target_of(call), event, error)
             if event._handled:
                 break
-        if failure is not None:
-            raise failure
         return None
 
-    def _emit_with_care(self, event: BaseEvent, plan: Plan, block: bool) -> Thread | None:
+    def _emit_with_care(self, event: BaseEvent, block: bool) -> Thread | None:
         wanted = self._tracer is None or not self._vetoed("emit", self.emit, (event,))
+        plan = self._registry.plan(event.__class__)
         return self._emit_unless_held(event, plan, block, wanted)
 
     def _emit_unless_held(
@@ -261,13 +262,13 @@ class EventManager(BaseEventManager):
         return Held(self, cls, filter, discard_on_error)
 
     def _hold(self, hold: Held) -> None:
-        self._watchers.add(hold)
+        self._watch(hold, True)
         self._state.holds = (hold, *self._state.holds)
 
     def _let_go(self, hold: Held, events: Sequence[tuple[BaseEvent, bool]], quiet: bool) -> None:
         """Stop holding, and emit events that were held; `quiet`: raise nothing."""
         self._state.holds = tuple(other for other in self._state.holds if other is not hold)
-        self._watchers.discard(hold)
+        self._watch(hold, False)
         failure: Exception | None = None
         for event, block in events:
             try:
@@ -418,10 +419,15 @@ class EventManager(BaseEventManager):
             =============  ============================  =============================
         """
         self._tracer = func
-        if func is None:
-            self._watchers.discard("tracer")
-        else:
-            self._watchers.add("tracer")
+        self._watch("tracer", func is not None)
+
+    def _watch(self, watcher: object, watching: bool) -> None:
+        with self._registry.lock:
+            if watching:
+                self._watchers.add(watcher)
+            else:
+                self._watchers.discard(watcher)
+            self._plans = {} if self._watchers else self._registry.plans
 
     def _vetoed(self, name: str, method: Callable[..., object], args: tuple[Any, ...]) -> bool:
         tracer = self._tracer
