@@ -49,6 +49,15 @@ def deadline():
 
 
 @pytest.fixture
+def hasty_switching():
+    """Have threads take over from each other at almost every opportunity."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.fixture
 def make_pool(deadline):
     pools = []
 

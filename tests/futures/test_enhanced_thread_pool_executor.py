@@ -3,6 +3,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextvars
 import gc
+import inspect
 import logging
 import threading
 import weakref
@@ -11,6 +12,7 @@ import pytest
 
 from encore.concurrent.futures.enhanced_thread_pool_executor import EnhancedThreadPoolExecutor
 from encore.concurrent.futures.future import Future
+from encore.concurrent.futures.serializer import Serializer
 
 LOGGER = "encore.concurrent.futures.enhanced_thread_pool_executor"
 variable = contextvars.ContextVar("variable", default="unset")
@@ -107,6 +109,16 @@ def test_futures_mix_with_the_standard_librarys(make_pool, blocker, deadline):
         blocker.go.set()
         assert set(concurrent.futures.as_completed(futures, deadline)) == set(futures)
         assert not concurrent.futures.wait([blocked], deadline).not_done
+
+
+def test_submit_wants_a_function(make_pool, deadline):
+    pool = make_pool(1)
+    for _ in range(2):  # without and with its thread
+        with pytest.raises(TypeError, match="submit"):
+            pool.submit()
+        pool.submit(int).result(deadline)
+    expected = inspect.signature(concurrent.futures.Executor.submit)
+    assert inspect.signature(EnhancedThreadPoolExecutor.submit) == expected
 
 
 @pytest.mark.parametrize("base", [concurrent.futures.Future, Future])
@@ -262,9 +274,7 @@ def test_initializer_and_uninitializer_run_in_every_thread(make_pool):
 
 
 @pytest.mark.parametrize("kind", [ValueError, SystemExit])
-def test_a_failing_initializer_is_logged_and_the_worker_goes_on(
-    make_pool, deadline, caplog, kind
-):
+def test_a_failing_initializer_is_logged_and_the_worker_goes_on(make_pool, deadline, caplog, kind):
     pool = make_pool(1, initializer=fail_with, initargs=(kind("failure"),), name="Some")
     assert pool.submit(int, "7").result(deadline) == 7
     (record,) = caplog.records
@@ -300,6 +310,52 @@ def test_shutdown_waits_for_all_jobs(make_pool, blocker, deadline):
     blocker.go.set()
     pool.shutdown()
     assert last.result(0) == 7
+
+
+def test_a_job_that_comes_behind_the_end_of_the_queue_is_refused(make_pool, deadline):
+    executor = make_pool(1)
+    executor.submit(int).result(deadline)
+    pool = executor._pool
+    put = pool.queue.put
+
+    def close_first(task):
+        executor.shutdown()
+        put(task)
+
+    pool.put = close_first  # as if another thread had come between
+    ran = []
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(ran.append, "lost")
+    assert not ran
+
+
+@pytest.mark.usefixtures("hasty_switching")
+def test_what_is_submitted_during_shutdown_is_refused_or_done(deadline):
+    for _ in range(20):
+        pool = EnhancedThreadPoolExecutor(2)
+        for _ in range(2):
+            pool.submit(int).result(deadline)
+        start = threading.Barrier(3)
+        futures, refused = [], []
+
+        def submit_many(pool, start, futures, refused):
+            start.wait(deadline)
+            try:
+                while True:
+                    futures.append(pool.submit(int))
+            except RuntimeError as error:
+                refused.append(error)
+
+        args = (pool, start, futures, refused)
+        threads = [threading.Thread(target=submit_many, args=args, daemon=True) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        start.wait(deadline)
+        pool.shutdown()
+        for thread in threads:
+            thread.join(deadline)
+        assert len(refused) == 2
+        assert all(future.done() for future in futures)
 
 
 def test_shutdown_can_cancel_what_is_pending(make_pool, blocker, deadline):
@@ -365,6 +421,23 @@ def test_dropping_the_executor_ends_its_threads_after_their_work(blocker, deadli
         assert not thread.is_alive()
     assert [future.result(0) for future in last] == [7, 7, 7]
     assert ended == [1, 1]
+
+
+def test_dropping_a_scheduler_with_its_executor_has_the_operations_done_first(deadline):
+    pool = EnhancedThreadPoolExecutor(1)
+    pool.submit(int).result(deadline)
+    (thread,) = pool._threads
+    go = threading.Event()
+    ran = []
+    scheduler = Serializer(pool)
+    scheduler.submit(go.wait, deadline)
+    for n in range(3):
+        scheduler.submit(ran.append, n)
+    del scheduler, pool
+    go.set()
+    thread.join(deadline)
+    assert not thread.is_alive()
+    assert ran == [0, 1, 2]
 
 
 def test_an_executor_in_a_cycle_ends_too(deadline):

@@ -16,37 +16,48 @@ def say(*words): os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 """
 
 # A job that goes on only after the main thread has ended.
-BLOCKED = START + """
+BLOCKED = (
+    START
+    + """
 started = threading.Event()
 def job():
     started.set()
     threading.main_thread().join()
     say("job")
 """
+)
 
 
 def test_exit_waits_for_running_and_pending_work(child):
-    program = BLOCKED + """
+    program = (
+        BLOCKED
+        + """
 pool = EnhancedThreadPoolExecutor(1, uninitializer=lambda: say("uninitializer"))
 pool.submit(job)
 pool.submit(say, "pending")
 started.wait(30)
 say("main")
 """
+    )
     assert child(program) == (0, ["main", "job", "pending", "uninitializer"])
 
 
 def test_exit_waits_for_the_work_of_an_executor_that_was_dropped(child):
-    program = BLOCKED + """
+    program = (
+        BLOCKED
+        + """
 EnhancedThreadPoolExecutor(1).submit(job)
 started.wait(30)
 say("main")
 """
+    )
     assert child(program) == (0, ["main", "job"])
 
 
 def test_exit_does_not_wait_if_told_so(child):
-    program = START + """
+    program = (
+        START
+        + """
 started = threading.Event()
 never = threading.Event()
 def job():
@@ -59,31 +70,40 @@ started.wait(30)
 pool.submit(int).result(30)
 say("main")
 """
+    )
     assert child(program) == (0, ["main"])
 
 
 @pytest.mark.parametrize("status", [0, 3])
 def test_exit_is_not_held_up_by_idle_threads(child, status):
-    program = START + f"""
+    program = (
+        START
+        + f"""
 pool = EnhancedThreadPoolExecutor(3)
 for _ in range(3):
     pool.submit(int).result(30)
 sys.exit({status})
 """
+    )
     assert child(program) == (status, [])
 
 
 def test_exit_after_shutdown(child):
-    program = START + """
+    program = (
+        START
+        + """
 with EnhancedThreadPoolExecutor(2) as pool:
     pool.submit(say, "job")
 say(len(pool._threads))
 """
+    )
     assert child(program) == (0, ["job", "1"])
 
 
 def test_work_submitted_while_the_interpreter_exits_is_refused(child):
-    program = BLOCKED + """
+    program = (
+        BLOCKED
+        + """
 pool = EnhancedThreadPoolExecutor(1)
 at_exit = threading.Event()
 def late():
@@ -103,15 +123,22 @@ pool._pool.close = close_and_tell
 pool.submit(late)
 started.wait(30)
 """
+    )
     assert child(program) == (0, ["refused"])
 
 
-def test_what_waits_in_a_scheduler_at_exit_fails_and_is_logged(child):
-    program = BLOCKED + """
+@pytest.mark.parametrize("threads_started", [False, True])
+def test_what_waits_in_a_scheduler_at_exit_fails_and_is_logged(child, threads_started):
+    program = (
+        BLOCKED
+        + f"threads_started = {threads_started}"
+        + """
 import logging
 logging.basicConfig(stream=sys.stdout, format="%(levelname)s:%(name)s")
 logging.raiseExceptions = False
 pool = EnhancedThreadPoolExecutor(1)
+if threads_started:
+    pool.submit(int).result(30)
 serializer = Serializer(pool)
 def late():
     started.set()
@@ -127,6 +154,7 @@ future = serializer.submit(say, "lost")
 future.add_done_callback(lambda future: say(type(future.exception()).__name__))
 started.wait(30)
 """
+    )
     status, words = child(program)
     assert status == 0
     assert words[0] == "RuntimeError"
@@ -136,17 +164,22 @@ started.wait(30)
 
 
 def test_importing_and_making_executors_starts_no_thread(child):
-    program = START + """
+    program = (
+        START
+        + """
 pool = EnhancedThreadPoolExecutor(1)
 Serializer(pool)
 say(threading.active_count())
 """
+    )
     assert child(program) == (0, ["1"])
 
 
 @needs_fork
 def test_an_executor_works_in_a_forked_child(child):
-    program = START + """
+    program = (
+        START
+        + """
 pool = EnhancedThreadPoolExecutor(1)
 go = threading.Event()
 started = threading.Event()
@@ -165,12 +198,15 @@ say("status", os.waitpid(pid, 0)[1])
 go.set()
 pool.shutdown()
 """
+    )
     assert child(program) == (0, ["child", "7", "status", "0", "pending"])
 
 
 @needs_fork
 def test_a_forked_child_can_exit_while_the_parent_works(child):
-    program = START + """
+    program = (
+        START
+        + """
 pool = EnhancedThreadPoolExecutor(1)
 go = threading.Event()
 started = threading.Event()
@@ -186,12 +222,15 @@ if not pid:
 say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 go.set()
 """
+    )
     assert child(program) == (0, ["5", "job"])
 
 
 @needs_fork
 def test_a_child_forked_by_a_job_ends_where_the_job_returns(child):
-    program = START + """
+    program = (
+        START
+        + """
 pool = EnhancedThreadPoolExecutor(1, uninitializer=lambda: say("uninitializer"))
 serializer = Serializer(pool, callback=lambda future: say("callback"))
 go = threading.Event()
@@ -209,5 +248,6 @@ go.set()
 serializer.wait()
 pool.shutdown()
 """
+    )
     expected = ["status", "0", "callback", "status", "0", "callback", "next", "callback"]
     assert child(program) == (0, [*expected, "uninitializer"])

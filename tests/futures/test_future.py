@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import contextvars
 import gc
 import threading
 import weakref
@@ -243,6 +244,154 @@ def test_many_threads_race_to_finish_and_to_wait(deadline):
         assert seen == ["done"] * 3
 
 
-def test_can_be_subscripted_and_shown():
+@pytest.mark.usefixtures("hasty_switching")
+def test_every_callback_is_called_once_however_late_it_is_added(make_pool, deadline):
+    pool = make_pool(2)
+    called = []
+    for _ in range(300):
+        pool.submit(int).add_done_callback(called.append)
+    pool.shutdown()
+    assert len(called) == len(set(map(id, called))) == 300
+
+
+@pytest.mark.usefixtures("hasty_switching")
+def test_no_waiter_misses_the_end_of_a_job(make_pool, deadline):
+    pool = make_pool(2)
+    for n in range(100):
+        futures = [pool.submit(divmod, n, 3) for _ in range(4)]
+        assert futures[3].result(deadline) == divmod(n, 3)
+        assert not concurrent.futures.wait(futures, deadline).not_done
+        assert [future.result(0) for future in futures] == [divmod(n, 3)] * 4
+
+
+@pytest.mark.usefixtures("hasty_switching")
+def test_a_job_is_either_started_or_cancelled(make_pool, deadline):
+    pool = make_pool(2)
+    ran = set()
+    futures = [pool.submit(ran.add, n) for n in range(300)]
+    cancelled = {n for n, future in enumerate(futures) if future.cancel()}
+    assert concurrent.futures.wait(futures, deadline).done == set(futures)
+    assert {n for n, future in enumerate(futures) if future.cancelled()} == cancelled
+    assert ran == set(range(300)) - cancelled
+
+
+@pytest.mark.parametrize("ends", ["finished", "dropped"])
+def test_who_comes_between_the_end_and_its_announcement_sees_the_end(ends, deadline):
+    # What a worker without the GIL may be caught at: the last token is taken, the state not set.
+    future = Future()
+    del future._job
+    if ends == "finished":
+        future._result = 7
+    del future._quiet
+    called = []
+    future.add_done_callback(called.append)
+    assert called == [future]
+    assert future.done()
+    assert concurrent.futures.wait([future], timeout=0).done == {future}
+    if ends == "finished":
+        assert future.result(0) == 7
+    else:
+        assert future.cancelled()
+
+
+def test_who_wants_to_be_told_in_the_last_moment_is_told():
+    class Pool:
+        queue = None
+
+    class Late(Future):
+        def __setattr__(self, name, value):
+            if name == "_result" and not called:
+                called.append("asked")
+                self.add_done_callback(called.append)
+            super().__setattr__(name, value)
+
+    called = []
+    future = Late()
+    future._job = (contextvars.copy_context(), (int, "7"), {})
+    assert future._do(Pool(), None)
+    assert called == ["asked", future]
+    assert future.result(0) == 7
+
+
+@pytest.mark.parametrize("token", ["_job", "_quiet"])
+def test_what_is_dropped_while_it_is_cancelled_is_told_to_those_who_wait(token):
+    class Late(Future):
+        def __delattr__(self, name):
+            if name == token and not cancelled:
+                cancelled.append(None)
+                cancelled[0] = self.cancel()
+            super().__delattr__(name)
+
+    cancelled = []
+    future = Late()
+    future._drop()
+    assert cancelled == [token == "_job"]
+    assert future.cancelled()
+    assert concurrent.futures.wait([future], timeout=0).done == {future}
+
+
+def test_a_job_that_was_dropped_wakes_those_who_wait(deadline):
+    for asked_before in (False, True):
+        future = Future()
+        if asked_before:
+            concurrent.futures.wait([future], timeout=0)
+        future._drop()
+        assert future.cancelled()
+        assert concurrent.futures.wait([future], timeout=0).done == {future}
+        with pytest.raises(RuntimeError):
+            future.set_running_or_notify_cancel()
+
+
+def test_a_wait_that_times_out_leaves_nothing_behind():
+    future = Future()
+    for _ in range(3):
+        with pytest.raises(concurrent.futures.TimeoutError):
+            future.result(timeout=0)
+    assert future._sleepers == ()
+
+
+def test_what_a_callback_raises_is_logged_and_stops_nothing(caplog):
+    called = []
+    future = Future()
+    future.add_done_callback(lambda _: 1 / 0)
+    future.add_done_callback(called.append)
+    future.set_result(7)
+    future.add_done_callback(lambda _: 1 / 0)
+    assert called == [future]
+    assert [record.name for record in caplog.records] == ["concurrent.futures"] * 2
+    assert all(record.exc_info[0] is ZeroDivisionError for record in caplog.records)
+
+
+def test_arguments_are_finalized_without_a_lock(deadline):
+    held, called = [], []
+
+    class Thing:
+        def __del__(self):
+            args = (called.append,)
+            thread = threading.Thread(target=future.add_done_callback, args=args, daemon=True)
+            thread.start()
+            thread.join(deadline)
+            held.append(thread.is_alive())
+
+    future = Future()
+    future._job = (None, (Thing(),), {})
+    future.add_done_callback(lambda _: None)
+    assert future.cancel()
+    assert held == [False]
+
+
+def test_repr_tells_the_state_and_the_outcome():
+    shown = [repr(in_state(Future(), state)) for state in STATES]
+    assert all(text.startswith("<Future at 0x") for text in shown)
+    assert [text.partition(" state=")[2] for text in shown] == [
+        "pending>",
+        "running>",
+        "cancelled>",
+        "cancelled>",
+        "finished returned str>",
+        "finished raised ZeroDivisionError>",
+    ]
+
+
+def test_can_be_subscripted():
     assert Future[int]
-    assert repr(Future()).startswith("<Future at 0x")

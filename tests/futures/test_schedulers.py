@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import threading
 import weakref
+from collections import deque
 
 import pytest
 
@@ -42,8 +43,18 @@ class AtOnceAsynchronizer(DelayedAsynchronizer):
 
 
 SCHEDULERS = [Serializer, Asynchronizer, SerializingAsynchronizer, AtOnceAsynchronizer]
+
+
+def started_pool():
+    """An executor that has all its threads, so that schedulers take turns in one of them."""
+    pool = EnhancedThreadPoolExecutor(1)
+    pool.submit(int).result(60)
+    return pool
+
+
 EXECUTORS = {
     "EnhancedThreadPoolExecutor": lambda: EnhancedThreadPoolExecutor(2),
+    "all threads started": started_pool,
     "ThreadPoolExecutor": lambda: concurrent.futures.ThreadPoolExecutor(2),
     "SynchronousExecutor": SynchronousExecutor,
 }
@@ -163,6 +174,314 @@ def test_operations_may_run_in_another_process(deadline):
     assert futures[0].result(0) == 1
     assert "ValueError" in futures[1].traceback()
     assert futures[2].result(0) == 3
+
+
+# Turns: an executor of ours, with all its threads, does several operations in one go
+
+
+@pytest.fixture
+def started(make_pool, deadline):
+    pool = make_pool(1)
+    pool.submit(int).result(deadline)
+    return pool
+
+
+def count_submits(pool):
+    """Count what goes through the queue of the pool, whether by submit() or not."""
+    put = pool._pool.queue.put
+    counted = []
+
+    def counting(task):
+        counted.append(task)
+        put(task)
+
+    pool._pool.put = counting
+    return counted
+
+
+def test_operations_that_wait_are_done_in_one_turn(started, deadline):
+    counted = count_submits(started)
+    go = threading.Event()
+    scheduler = Serializer(started)
+    scheduler.submit(go.wait, deadline)
+    futures = [scheduler.submit(divmod, n, 3) for n in range(100)]
+    go.set()
+    assert scheduler.wait(deadline)
+    assert [future.result(0) for future in futures] == [divmod(n, 3) for n in range(100)]
+    assert len(counted) == 1
+
+
+def test_a_turn_ends_when_somebody_else_waits_for_the_thread(scheduler_class, started, deadline):
+    scheduler = scheduler_class(started)
+    ran = []
+    first = threading.Event()
+    go = threading.Event()
+
+    def block():
+        first.set()
+        go.wait(deadline)
+
+    scheduler.submit(block)
+    assert first.wait(deadline)
+    for n in range(3):
+        scheduler.submit(ran.append, ("scheduler", n))
+        started.submit(ran.append, ("executor", n))
+    go.set()
+    assert scheduler.wait(deadline)
+    started.submit(int).result(deadline)
+    assert [n for who, n in ran if who == "executor"] == [0, 1, 2]
+    # The operation after the first gets in line behind what was submitted meanwhile.
+    assert [who for who, _ in ran][:3] == ["executor"] * 3
+    assert ran[-1] == ("scheduler", 2)
+
+
+def test_two_schedulers_share_a_thread_by_turns(started, deadline):
+    ran = []
+    go = threading.Event()
+    started.submit(go.wait, deadline)
+    one, other = Serializer(started), Serializer(started)
+    for n in range(5):
+        one.submit(ran.append, ("one", n))
+        other.submit(ran.append, ("other", n))
+    go.set()
+    assert one.wait(deadline)
+    assert other.wait(deadline)
+    assert ran == [(who, n) for n in range(5) for who in ("one", "other")]
+
+
+def test_a_subclass_whose_submit_is_its_own_sees_every_operation(deadline):
+    class Counting(EnhancedThreadPoolExecutor):
+        count = 0
+
+        def submit(self, fn, /, *args, **kwargs):
+            self.count += 1
+            return super().submit(fn, *args, **kwargs)
+
+    with Counting(1) as pool:
+        scheduler = Serializer(pool)
+        for n in range(10):
+            scheduler.submit(divmod, n, 3)
+        assert scheduler.wait(deadline)
+        assert pool.count == 10
+
+
+def test_a_submit_that_was_replaced_sees_every_operation(started, deadline, monkeypatch):
+    seen = []
+    submit = started.submit
+    monkeypatch.setattr(started, "submit", lambda fn, *args: seen.append(fn) or submit(fn, *args))
+    scheduler = Serializer(started)
+    for n in range(10):
+        scheduler.submit(divmod, n, 3)
+    assert scheduler.wait(deadline)
+    assert seen == [divmod] * 10
+
+
+def test_every_operation_starts_a_thread_until_there_are_enough(make_pool, deadline):
+    pool = make_pool(3)
+    scheduler = Serializer(pool)
+    for count in (1, 2, 3, 3):
+        scheduler.submit(int).result(deadline)
+        assert scheduler.wait(deadline)
+        assert len(pool._threads) == count
+
+
+def test_an_operation_waiting_for_its_turn_can_be_cancelled(started, deadline):
+    ran = []
+    go = threading.Event()
+    started.submit(go.wait, deadline)
+    scheduler = Serializer(started, callback=ran.append)
+    futures = [scheduler.submit(ran.append, n) for n in range(4)]
+    assert futures[0].cancel()
+    assert futures[2].cancel()
+    go.set()
+    assert scheduler.wait(deadline)
+    assert ran == [1, futures[1], 3, futures[3]]
+    assert concurrent.futures.wait(futures, deadline).done == set(futures)
+
+
+def test_shutting_the_executor_down_cancels_the_turn(started, deadline, caplog):
+    ran = []
+    go = threading.Event()
+    running = threading.Event()
+    started.submit(lambda: (running.set(), go.wait(deadline)))
+    assert running.wait(deadline)
+    scheduler = Serializer(started, callback=ran.append)
+    first, second = (scheduler.submit(ran.append, n) for n in range(2))
+    started.shutdown(wait=False, cancel_futures=True)
+    assert scheduler.wait(deadline)
+    go.set()
+    assert first.cancelled()
+    assert isinstance(second.exception(0), RuntimeError)
+    assert len(ran) == 2
+    assert [record.levelname for record in caplog.records] == ["ERROR"] * 2
+
+
+def test_a_turn_after_the_executor_was_shut_down_does_what_it_was_put_for(
+    started, deadline, caplog
+):
+    go = threading.Event()
+    started.submit(go.wait, deadline)
+    scheduler = Serializer(started)
+    first, second = (scheduler.submit(int, text) for text in "12")
+    started.shutdown(wait=False)
+    go.set()
+    assert scheduler.wait(deadline)
+    assert first.result(0) == 1
+    assert isinstance(second.exception(0), RuntimeError)
+    assert len(caplog.records) == 2
+
+
+def test_an_executor_that_closes_when_a_turn_is_put_takes_no_operation(started, deadline):
+    pool = started._pool
+    put = pool.queue.put
+
+    def close_first(task):
+        pool.close()
+        put(task)
+
+    pool.put = close_first
+    scheduler = Serializer(started)
+    with pytest.raises(RuntimeError, match="cannot schedule"):
+        scheduler.submit(int)
+    assert scheduler.wait(deadline)
+
+
+@pytest.mark.usefixtures("hasty_switching")
+def test_submitting_while_the_scheduler_shuts_down_is_refused_or_done(started, deadline):
+    for _ in range(20):
+        scheduler = Serializer(started)
+        start = threading.Barrier(3)
+        futures, refused = [], []
+
+        def submit_many(scheduler, start, futures, refused):
+            start.wait(deadline)
+            try:
+                while True:
+                    futures.append(scheduler.submit(int))
+            except RuntimeError as error:
+                refused.append(error)
+
+        args = (scheduler, start, futures, refused)
+        threads = [threading.Thread(target=submit_many, args=args, daemon=True) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        start.wait(deadline)
+        scheduler.shutdown()
+        for thread in threads:
+            thread.join(deadline)
+        assert len(refused) == 2
+        assert scheduler.wait(deadline)
+        assert all(future.done() for future in futures)
+
+
+@pytest.mark.usefixtures("hasty_switching")
+def test_no_operation_is_lost_when_the_scheduler_falls_idle(started, deadline):
+    scheduler = Serializer(started)
+    for n in range(500):
+        assert scheduler.submit(divmod, n, 3).result(deadline) == divmod(n, 3)
+    assert scheduler.wait(deadline)
+
+
+def test_an_operation_submitted_when_the_last_one_has_been_taken_is_done(started, deadline):
+    class Late(deque):
+        def popleft(self):
+            try:
+                return super().popleft()
+            except IndexError:
+                if not futures:
+                    futures.append(scheduler.submit(int, "7"))
+                raise
+
+    futures = []
+    scheduler = Serializer(started)
+    scheduler._pending = Late()
+    scheduler.submit(int)
+    assert scheduler.wait(deadline)
+    assert futures[0].result(0) == 7
+
+
+def test_an_operation_submitted_when_the_scheduler_falls_idle_is_done(started, deadline):
+    class Late(deque):
+        def append(self, work):
+            go.set()
+            scheduler.wait(deadline)
+            super().append(work)
+
+    go = threading.Event()
+    scheduler = Serializer(started)
+    scheduler.submit(go.wait, deadline)
+    scheduler._pending = Late()
+    future = scheduler.submit(int, "7")
+    assert future.result(deadline) == 7
+
+
+def test_submit_wants_an_operation(scheduler_class, manual):
+    with pytest.raises(TypeError):
+        scheduler_class(manual).submit()
+
+
+def test_callbacks_run_outside_of_the_context_of_the_operations(started, deadline):
+    seen = []
+    token = variable.set("mine")
+    try:
+        scheduler = Serializer(started, callback=lambda _: seen.append(variable.get()))
+        scheduler.submit(int)
+        assert scheduler.wait(deadline)
+    finally:
+        variable.reset(token)
+    assert seen == ["unset"]
+
+
+def test_a_turn_keeps_no_result_while_the_next_operation_runs(started, deadline):
+    refs, seen = [], []
+    go = threading.Event()
+
+    def produce():
+        thing = Thing()
+        refs.append(weakref.ref(thing))
+        return thing
+
+    started.submit(go.wait, deadline)
+    scheduler = Serializer(started)
+    counted = count_submits(started)
+    scheduler.submit(produce)
+    scheduler.submit(lambda: seen.append(refs[0]()))
+    go.set()
+    assert scheduler.wait(deadline)
+    assert len(counted) == 1
+    assert seen == [None]
+
+
+def test_a_thread_keeps_no_scheduler_whose_turn_is_over(started, deadline):
+    scheduler = Serializer(started)
+    scheduler.submit(int)
+    assert scheduler.wait(deadline)
+    gone = weakref.ref(scheduler)
+    del scheduler
+    started.submit(int).result(deadline)
+    assert gone() is None
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit])
+def test_nothing_that_raises_ends_a_turn(started, deadline, kind, caplog):
+    called = []
+
+    def callback(future):
+        called.append(future)
+        raise kind("from the callback")
+
+    go = threading.Event()
+    started.submit(go.wait, deadline)
+    scheduler = Serializer(started, callback=callback)
+    counted = count_submits(started)
+    futures = [scheduler.submit(fail_with, kind("from the operation")), scheduler.submit(int)]
+    for future in futures:
+        future.add_done_callback(lambda _: fail_with(kind("from a callback of the future")))
+    go.set()
+    assert scheduler.wait(deadline)
+    assert called == futures
+    assert len(counted) == 1
+    assert [r.name for r in caplog.records].count(LOGGER) == 4
 
 
 # The log
@@ -528,11 +847,12 @@ def test_a_new_kind_of_scheduler_says_what_is_pending_and_what_is_next(manual):
     for n in range(4):
         scheduler.submit(ran.append, n)
     assert [type(work) for work in scheduler.stack] == [Work] * 3
-    assert "append" in repr(scheduler.stack[0])
     last = scheduler.stack[-1]
+    assert (last.operation, last.args, last.kwargs) == (ran.append, (3,), {})
     manual.do_all()
     assert ran == [0, 3, 2, 1]
-    assert repr(last) == "<Work 'started'>"
+    assert not hasattr(last, "operation")
+    assert last.done()
 
 
 def test_the_contract_cannot_be_instantiated(manual):

@@ -62,6 +62,7 @@ def test_a_subclass_chooses_its_futures():
 def test_context_variables_are_seen_and_not_changed():
     token = variable.set("outer")
     try:
+
         def job():
             seen = variable.get()
             variable.set("inner")
@@ -82,3 +83,8 @@ def test_a_failed_job_makes_no_cycle():
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_submit_wants_a_function():
+    with pytest.raises(TypeError, match="submit"):
+        SynchronousExecutor().submit()

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import sys
 import threading
+import time
 
 import pytest
 
-from encore.concurrent.threadtools import synchronized
+from encore.concurrent.threadtools import CancellationToken, synchronized
 
 
 def test_only_one_thread_at_a_time_is_inside(deadline):
@@ -37,14 +39,6 @@ def test_only_one_thread_at_a_time_is_inside(deadline):
     first.join(deadline)
     second.join(deadline)
     assert entered == ["first", "second"]
-
-
-@pytest.fixture
-def hasty_switching():
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
 
 
 @pytest.mark.usefixtures("hasty_switching")
@@ -143,3 +137,154 @@ def test_methods_can_be_guarded():
             return self.value
 
     assert Counter().add(3) == 3
+
+
+# CancellationToken
+
+
+def test_a_token_is_cancelled_once_and_for_all():
+    token = CancellationToken()
+    assert token.cancelled is False
+    assert repr(token) == "<CancellationToken>"
+    token.cancel()
+    token.cancel()
+    assert token.cancelled is True
+    assert repr(token) == "<CancellationToken: cancelled>"
+    assert token.wait()
+
+
+@pytest.mark.parametrize("name", ["cancelled", "other"])
+def test_a_token_can_be_cancelled_by_its_method_only(name):
+    token = CancellationToken()
+    with pytest.raises(AttributeError, match=name):
+        setattr(token, name, True)
+    assert not token.cancelled
+
+
+@pytest.mark.parametrize("timeout", [0, -1, 0.001])
+def test_a_wait_ends_with_its_timeout(timeout):
+    token = CancellationToken()
+    assert token.wait(timeout) is False
+    token.cancel()
+    assert token.wait(timeout) is True
+    assert token.wait(float("inf")) is True
+
+
+def asleep(token, count, deadline):
+    """Start threads, and return when all of them are asleep in wait()."""
+    woken = []
+
+    def wait(timeout):
+        woken.append(token.wait(timeout))
+
+    threads = [
+        threading.Thread(target=wait, args=(timeout,), daemon=True)
+        for timeout in ([None, 10**20] * count)[:count]
+    ]
+    for thread in threads:
+        thread.start()
+    patience = time.monotonic() + deadline
+    while len(token._sleepers) < count:
+        assert time.monotonic() < patience
+    return threads, woken
+
+
+def test_cancelling_wakes_everybody_who_waits(deadline):
+    token = CancellationToken()
+    threads, woken = asleep(token, 5, deadline)
+    token.cancel()
+    for thread in threads:
+        thread.join(deadline)
+    assert woken == [True] * 5
+    assert token._sleepers == []
+
+
+def test_a_wait_that_is_over_leaves_nothing_behind():
+    token = CancellationToken()
+    token.wait(0)
+    assert token._sleepers == []
+
+
+@pytest.mark.usefixtures("hasty_switching")
+def test_no_waiter_misses_the_cancel(deadline):
+    for _ in range(50):
+        token = CancellationToken()
+        start = threading.Barrier(4)
+        woken = []
+
+        def wait(token=token, start=start, woken=woken):
+            start.wait(deadline)
+            woken.append(token.wait(deadline))
+
+        threads = [threading.Thread(target=wait, daemon=True) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        start.wait(deadline)
+        token.cancel()
+        for thread in threads:
+            thread.join(deadline)
+        assert woken == [True] * 3
+
+
+def test_a_cancel_may_interrupt_every_line_of_wait_and_cancel(deadline):
+    """As a signal handler does, which runs between any two lines of the main thread."""
+
+    def runs_interrupted(method, line):
+        token = CancellationToken()
+        interrupted = []
+
+        def tracer(frame, event, arg):
+            if frame.f_code.co_name != method:
+                return None
+            if event == "line" and frame.f_lineno - frame.f_code.co_firstlineno == line:
+                sys.settrace(None)
+                interrupted.append(line)
+                token.cancel()
+            return tracer
+
+        def run():
+            sys.settrace(tracer)
+            try:
+                getattr(token, method)()
+            finally:
+                sys.settrace(None)
+
+        before = sys.gettrace()
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        if method == "wait" and not interrupted:
+            while thread.is_alive() and not token._sleepers and not interrupted:
+                pass
+            token.cancel()  # for a line that is never reached
+        thread.join(deadline)
+        assert not thread.is_alive()
+        assert token.cancelled
+        assert sys.gettrace() is before
+        return interrupted
+
+    assert sum(len(runs_interrupted("cancel", line)) for line in range(1, 10)) >= 2
+    assert sum(len(runs_interrupted("wait", line)) for line in range(1, 30)) >= 5
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers")
+def test_a_signal_handler_can_cancel_what_the_main_thread_waits_for(child):
+    program = """
+import signal
+from encore.concurrent.threadtools import CancellationToken
+token = CancellationToken()
+signal.signal(signal.SIGALRM, lambda number, frame: token.cancel())
+signal.setitimer(signal.ITIMER_REAL, 0.01)
+print(token.wait(60))
+"""
+    assert child(program) == (0, ["True"])
+
+
+def test_a_token_is_cheap_to_ask_and_to_import(child):
+    program = """
+import sys
+before = set(sys.modules)
+from encore.concurrent.threadtools import CancellationToken
+print(type(CancellationToken.cancelled).__name__)
+print(*{"threading", "logging", "concurrent.futures", "typing"} & (set(sys.modules) - before))
+"""
+    assert child(program) == (0, ["member_descriptor"])

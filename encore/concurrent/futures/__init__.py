@@ -6,8 +6,8 @@ The names below are imported when they are first asked for.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .abc_work_scheduler import ABCWorkScheduler
     from .asynchronizer import Asynchronizer

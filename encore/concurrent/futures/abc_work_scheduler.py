@@ -2,74 +2,69 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from threading import Condition, RLock
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from .future import Future
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Callable, Iterable
     from types import TracebackType
-    from typing import Any, Self
+    from typing import Any, ParamSpec, Self, TypeVar
+
+    P = ParamSpec("P")
+    T = TypeVar("T")
 
 __all__ = ["ABCWorkScheduler", "Work"]
 
-P = ParamSpec("P")
-T = TypeVar("T")
 
-
-class Work:
-    """A submitted operation on its way.
+class Work(Future["T"]):
+    """A submitted operation on its way: the future that `ABCWorkScheduler.submit` returns for it.
 
     Attributes
     ----------
     operation : callable
-        What to do; like `args`, `kwargs` and `key`, there only until the operation is started.
+        What to do; like `args` and `kwargs` there only until the operation is started or dropped.
     args : tuple
         Its positional arguments.
     kwargs : dict
         Its keyword arguments.
     key : object
         For the scheduler to find it again among what is pending.
-    future : Future
-        What `ABCWorkScheduler.submit` returned.
     """
 
-    __slots__ = ("_context", "_met", "args", "future", "key", "kwargs", "operation")
+    key: Any = None
+    _met = False
 
-    def __init__(
-        self, operation: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        self.operation = operation
-        self.args = args
-        self.kwargs = kwargs
-        self.key: Any = None
-        self.future: Future[Any] = Future()
-        # The executor may be called in another thread, but the operation is to see the context
-        # variables of whoever submitted it.
-        self._context = copy_context()
-        self._met = False
+    @property
+    def operation(self) -> Callable[..., T]:
+        return self._job[1][0]  # type: ignore[index, no-any-return]
 
-    def __repr__(self) -> str:
-        operation = getattr(self, "operation", "started")
-        return f"<{type(self).__name__} {operation!r}>"
+    @property
+    def args(self) -> tuple[Any, ...]:
+        return self._job[1][1:]  # type: ignore[index]
 
-    def _start(self, executor: concurrent.futures.Executor) -> concurrent.futures.Future[Any]:
-        submit = partial(executor.submit, self.operation, *self.args, **self.kwargs)
-        # From here on the executor holds them, and for no longer than it needs them.
-        context = self._context
-        del self.operation, self.args, self.kwargs, self.key, self._context
-        return context.run(submit)
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        return self._job[2]  # type: ignore[index]
 
-    def _drop(self) -> None:
-        if self.future.cancel():
-            self.future.set_running_or_notify_cancel()  # tells those who wait for it
+    def _start(self, executor: concurrent.futures.Executor) -> concurrent.futures.Future[T] | None:
+        """Give the operation to the executor, unless it was cancelled."""
+        try:
+            # From here on the executor holds them, and for no longer than it needs them. It may be
+            # called in another thread, but the operation is to see the context variables of whoever
+            # submitted it.
+            context, call, kwargs = self._job  # type: ignore[misc]
+            del self._job
+        except AttributeError:
+            self._drop()
+            return None
+        return context.run(executor.submit, *call, **kwargs)
 
 
 class ABCWorkScheduler(ABC):
@@ -89,8 +84,8 @@ class ABCWorkScheduler(ABC):
     name : str, optional
         Names the scheduler in log records; the name of the class if left out.
     callback : callable, optional
-        Called with the executor's future of every operation when it is done, in the thread that
-        finished it.
+        Called with the future of every operation when it is done, in the thread that finished it:
+        the executor's, or the one that `submit` returned if the executor made none.
 
     Attributes
     ----------
@@ -130,20 +125,18 @@ class ABCWorkScheduler(ABC):
     ) -> None:
         self.shutdown()
 
-    def _prepare(self, work: Work) -> None:  # noqa: B027 - most schedulers need no key
+    def _prepare(self, work: Work[Any]) -> None:  # noqa: B027 - most schedulers need no key
         """Give `work` its key. Called without the lock, so that it may run a caller's code."""
 
     @abstractmethod
-    def _add(self, work: Work) -> Iterable[Work]:
+    def _add(self, work: Work[Any]) -> Iterable[Work[Any]]:
         """Keep `work` as pending, and return what it replaces. Called with the lock held."""
 
     @abstractmethod
-    def _next(self) -> Work | None:
+    def _next(self) -> Work[Any] | None:
         """Take the next one from what is pending. Called with the lock held."""
 
-    def submit(
-        self, operation: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Future[T]:
+    def submit(self, operation: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Have an operation done when it is its turn.
 
         Parameters
@@ -165,9 +158,14 @@ class ABCWorkScheduler(ABC):
             After `shutdown`, and if the operation could start at once but the executor takes no
             more work.
         """
-        work = Work(operation, args, kwargs)
-        future = work.future
+        work: Work[T] = Work()
+        work._job = (copy_context(), (operation, *args), kwargs)
         self._prepare(work)
+        self._begin(work)
+        return work
+
+    def _begin(self, work: Work[Any]) -> None:
+        """Take `work`, and start it if nothing else is under way."""
         with self._lock:
             if self._closed:
                 raise RuntimeError(f"cannot submit to {self.name} after shutdown")
@@ -176,9 +174,8 @@ class ABCWorkScheduler(ABC):
             self._busy = True
         for old in dropped:
             old._drop()
-        if start and (refusal := self._go_on(own=work)) is not None:
-            raise refusal
-        return future
+        if start:
+            self._go_on(own=work)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is running or pending.
@@ -205,41 +202,98 @@ class ABCWorkScheduler(ABC):
             self._closed = True
         self.wait()
 
-    def _go_on(self, own: Work | None = None) -> BaseException | None:
-        """Start what is next; return what the executor raised when it was given `own`."""
+    def _take(self) -> Work[Any] | None:
+        """Take what is next; if there is nothing, the scheduler is idle from now on."""
+        with self._lock:
+            work = self._next()
+            if work is None:
+                self._busy = False
+                self._idle.notify_all()
+        return work
+
+    def _go_on(self, own: Work[Any] | None = None) -> None:
+        """Start what is next; if the executor does not take `own`, raise what it raises."""
         # A loop, not a recursion from the end of one operation to the start of the next: with an
         # executor that works inside submit() the chain may be as long as it likes.
         refusal: BaseException | None = None
-        while True:
-            with self._lock:
-                work = self._next()
-                if work is None:
-                    self._busy = False
-                    self._idle.notify_all()
-                    return refusal
-            if not work.future.set_running_or_notify_cancel():
-                continue
-            try:
-                work._start(self._executor).add_done_callback(partial(self._ended, work))
-            except BaseException as error:
-                if work is own:
-                    refusal = error
-                else:
-                    refused: Future[Any] = Future()
-                    refused.set_exception(error)
-                    self._settle(work, refused)
-            else:
-                if not self._meet(work) or not self._pause():
-                    return refusal
+        try:
+            while (work := self._take()) is not None:
+                if self._take_turns(work):
+                    break
+                try:
+                    future = work._start(self._executor)
+                    if future is None:
+                        continue
+                    if not (done := future.done()):
+                        future.add_done_callback(partial(self._ended, work))
+                except BaseException as error:
+                    if work is own:
+                        refusal = error
+                        continue
+                    future, done = Future(), True
+                    future.set_exception(error)
+                if done:
+                    self._settle(work, future)
+                elif not self._meet(work):
+                    break
+                if not self._pause():
+                    break
+            if refusal is not None:
+                raise refusal
+        finally:
+            del refusal, own  # its traceback holds this frame
 
-    def _ended(self, work: Work, future: concurrent.futures.Future[Any]) -> None:
+    def _take_turns(self, work: Work[Any]) -> bool:
+        """Do `work`, and what comes after it, without an executor's submit for each.
+
+        That is only done where nobody can tell the difference, see `_turns` of the executor.
+        """
+        # Looked up in the class: an executor may be somebody's mock, which has every attribute.
+        turns = getattr(type(self._executor), "_turns", None)
+        pool = None if turns is None else turns(self._executor)
+        if pool is None or (put := pool.put) is None:
+            return False
+        turn = Turn(self, work)
+        put(turn)
+        # As in submit() of the executor: if it is still open, a worker will come to the turn.
+        return pool.put is put or not turn.take_back()
+
+    def _do_in_turn(self, turn: Turn, pool: Any, queue: Any) -> None:
+        work = turn.take_back()  # not an argument, which the caller would hold until the turn ends
+        nobody_waits, take = queue.empty, self._take
+        pauses = type(self)._pause is not ABCWorkScheduler._pause  # called for every operation else
+        while work is not None:
+            if not work._do(pool, queue):
+                return  # in a forked child: everything else is the business of the parent
+            told = self._callback is not None or work._exception is not None
+            if (told or pauses) and not work.cancelled():
+                self._report(work, work._exception, work)
+                if not self._pause():
+                    return
+            del work
+            # Who waits for the thread gets it, just as if every operation had been submitted.
+            if pool.put is None or not nobody_waits():
+                self._go_on()
+                return
+            work = take()
+
+    def _miss_turn(self, work: Work[Any]) -> None:
+        """Go on after the executor has dropped `work`."""
+        if not work.cancelled():
+            work._drop()
+            self._report(work, None, work)
+            if not self._pause():
+                return
+        self._go_on()
+
+    def _ended(self, work: Work[Any], future: concurrent.futures.Future[Any]) -> None:
         try:
             self._settle(work, future)
         finally:
             if self._meet(work) and self._pause():
                 self._go_on()
 
-    def _meet(self, work: Work) -> bool:
+    def _meet(self, work: Work[Any]) -> bool:
         """Tell whether both the start and the end of `work` are over: the later one goes on."""
         with self._lock:
             met, work._met = work._met, True
@@ -249,21 +303,30 @@ class ABCWorkScheduler(ABC):
         """Tell whether the next operation may start; if not, `_go_on` is called when it may."""
         return True
 
-    def _settle(self, work: Work, future: concurrent.futures.Future[Any]) -> None:
+    def _settle(self, work: Work[Any], future: concurrent.futures.Future[Any]) -> None:
+        """Give `work` the outcome of the executor's future."""
         # Nothing may stop what comes after this. What is passed over here was raised by a callback
-        # of the future that submit() returned, or by a log handler.
+        # of the future that submit() returned.
         try:
             failure = future.exception()
             error = failure
         except BaseException as cancelled:
             failure, error = cancelled, None
-        try:
+        with suppress(BaseException):
             if failure is None:
-                work.future.set_result(future.result())
+                work.set_result(future.result())
             else:
-                work.future.set_exception(failure)
-        except BaseException:
-            pass
+                work.set_exception(failure)
+        self._report(future, error, work)
+        del failure, error  # their tracebacks may hold this frame
+
+    def _report(
+        self,
+        future: concurrent.futures.Future[Any],
+        error: BaseException | None,
+        work: Work[Any],
+    ) -> None:
+        """Tell the callback, and the log of a failure."""
         if self._callback is not None:
             try:
                 self._callback(future)
@@ -271,10 +334,12 @@ class ABCWorkScheduler(ABC):
                 error = raised
         if error is not None:
             with suppress(BaseException):
-                self._log(error, work.future.traceback())
-        del failure, error  # their tracebacks may hold this frame
+                self._log(error, work.traceback())
+        del error  # as above
 
     def _log(self, error: BaseException, traceback: str | None) -> None:
+        import logging
+
         logger = logging.getLogger(self._logger_name)
         kind = type(error).__name__
         try:
@@ -284,3 +349,30 @@ class ABCWorkScheduler(ABC):
                 logger.error("The operation itself did not fail")
             else:
                 logger.error("Where the operation failed:\n%s", traceback)
+
+
+class Turn:
+    """In the queue of an executor: a scheduler's turn to use the thread that comes to it."""
+
+    __slots__ = ("_scheduler", "_work")
+
+    def __init__(self, scheduler: ABCWorkScheduler, work: Work[Any]) -> None:
+        self._scheduler = scheduler
+        self._work = work
+
+    def take_back(self) -> Work[Any] | None:
+        """Return the operation if no thread has come to the turn, which is over then."""
+        try:
+            work = self._work
+            del self._work  # atomic: only one of two has it
+        except AttributeError:
+            return None
+        return work
+
+    def _do(self, pool: Any, queue: Any) -> bool:
+        self._scheduler._do_in_turn(self, pool, queue)
+        return pool.queue is queue
+
+    def _drop(self) -> None:
+        if (work := self.take_back()) is not None:
+            self._scheduler._miss_turn(work)

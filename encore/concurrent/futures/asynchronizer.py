@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from .abc_work_scheduler import ABCWorkScheduler
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Callable
@@ -26,12 +25,12 @@ class Asynchronizer(ABCWorkScheduler):
         callback: Callable[[concurrent.futures.Future[Any]], object] | None = None,
     ) -> None:
         super().__init__(executor, name, callback)
-        self._pending: Work | None = None
+        self._pending: Work[Any] | None = None
 
-    def _add(self, work: Work) -> tuple[Work, ...]:
+    def _add(self, work: Work[Any]) -> tuple[Work[Any], ...]:
         replaced, self._pending = self._pending, work
         return () if replaced is None else (replaced,)
 
-    def _next(self) -> Work | None:
+    def _next(self) -> Work[Any] | None:
         work, self._pending = self._pending, None
         return work

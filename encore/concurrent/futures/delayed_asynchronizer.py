@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
 from functools import partial
 from threading import Timer
-from typing import TYPE_CHECKING
 
 from .asynchronizer import Asynchronizer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Callable
@@ -108,6 +107,8 @@ class DelayedAsynchronizer(Asynchronizer):
             work._drop()
 
     def _log_no_timer(self, error: BaseException) -> None:
+        import logging
+
         with suppress(BaseException):
             logging.getLogger(__name__).error(
                 "%s goes on without a rest, for want of a timer", self.name, exc_info=error

@@ -18,33 +18,31 @@ nothing; the work that was pending belongs to the parent.
 from __future__ import annotations
 
 import concurrent.futures
-import logging
 import os
 from contextlib import suppress
 from contextvars import copy_context
 from functools import cache
 from queue import Empty, SimpleQueue
 from threading import RLock, Thread, current_thread
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from weakref import WeakSet, ref
 
-from .future import Future
+from .future import Future, Job, with_signature_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from contextvars import Context
-    from typing import Any
+    from typing import Any, Protocol
 
-    Job = tuple[
-        concurrent.futures.Future[Any], Context, Callable[..., Any], tuple[Any, ...], dict[str, Any]
-    ]
+    class Task(Protocol):
+        """What waits in a queue: one of our futures, a job for another kind, or a turn."""
+
+        def _do(self, pool: Any, queue: Any) -> bool: ...
+        def _drop(self) -> None: ...
+
 
 __all__ = ["EnhancedThreadPoolExecutor"]
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
+_new = object.__new__
 
 
 class EnhancedThreadPoolExecutor(concurrent.futures.Executor):
@@ -111,18 +109,56 @@ class EnhancedThreadPoolExecutor(concurrent.futures.Executor):
         state = "shut down" if pool.closed else f"{pool.started} of {self._max_workers} threads"
         return f"<{type(self).__name__} {self.name!r}: {state}>"
 
-    def submit(
-        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> concurrent.futures.Future[T]:
+    @with_signature_of(concurrent.futures.Executor.submit)
+    def submit(self, /, *call: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+        put = self._pool.put
+        if put is None or self._future_factory is not Future or not call:
+            return self._submit(call, kwargs)
+        future: Future[Any] = _new(Future)
+        future._quiet = True
+        future._job = (copy_context(), call, kwargs)
+        put(future)
+        # If the pool is still open, it was when the future was put, and a worker will come to it.
+        if self._pool.put is not put and future.cancel():
+            return self._submit(call, kwargs)
+        return future
+
+    def _submit(
+        self, call: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> concurrent.futures.Future[Any]:
+        if not call:
+            raise TypeError("submit() needs a function to call")
         future = self._future_factory()
+        job = (copy_context(), call, kwargs)
+        task: Task
+        if type(future) is Future:
+            future._job = job
+            task = future
+        else:
+            task = Job(future, job)
         pool = self._pool
         with pool.lock:
             if pool.closed:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             if pool.started < self._max_workers:
                 self._start_worker(pool)
-            pool.queue.put((future, copy_context(), fn, args, kwargs))
+            pool.queue.put(task)
+            if pool.started >= self._max_workers:
+                pool.put = pool.queue.put
         return future
+
+    def _turns(self) -> _Pool | None:
+        """Return the pool if a thread of it may do several operations in one go.
+
+        It may if nobody can tell: there are no more threads to be started, and `submit` and the
+        futures are our own.
+        """
+        ours = (
+            type(self).submit is _OWN_SUBMIT
+            and "submit" not in self.__dict__
+            and self._future_factory is Future
+        )
+        return self._pool if ours else None
 
     def _start_worker(self, pool: _Pool) -> None:
         name = f"{self.name}Worker-{len(self._threads) + 1}"
@@ -142,13 +178,15 @@ class EnhancedThreadPoolExecutor(concurrent.futures.Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         pool = self._pool
         dropped = pool.close(drop=cancel_futures)
-        for future, *_ in dropped:
-            if future.cancel():
-                future.set_running_or_notify_cancel()  # tells those who wait for it
+        for task in dropped:
+            task._drop()
         if wait:
             for thread in self._threads.copy():
                 if thread is not current_thread():
                     thread.join()
+
+
+_OWN_SUBMIT = EnhancedThreadPoolExecutor.submit
 
 
 class _Pool:
@@ -172,21 +210,24 @@ class _Pool:
     def start_again(self) -> None:
         """Forget the threads and their work."""
         self.lock = RLock()  # re-entrant, because a finalizer may submit at any point
-        self.queue: SimpleQueue[Job | None] = SimpleQueue()
+        self.queue: SimpleQueue[Task | None] = SimpleQueue()
         self.started = 0
+        # The way in as long as the pool is open and needs no more threads.
+        self.put: Callable[[Task], object] | None = None
 
-    def close(self, *, drop: bool = False) -> list[Job]:
+    def close(self, *, drop: bool = False) -> list[Task]:
         """Let the threads end after the work there is, or without it; return what was dropped."""
         dropped = []
         with self.lock:
             self.closed = True
+            self.put = None  # before anything is taken out, see submit()
             while drop:
                 try:
-                    job = self.queue.get_nowait()
+                    task = self.queue.get_nowait()
                 except Empty:
                     break
-                if job is not None:
-                    dropped.append(job)
+                if task is not None:
+                    dropped.append(task)
             self.queue.put(None)
         return dropped
 
@@ -194,57 +235,33 @@ class _Pool:
         queue = self.queue
         if self.initializer is not None:
             self.run_logged(self.initializer, *self.initargs)
-        while self.do_one(queue):
-            pass
-        if self.queue is not queue:
-            return  # this is a forked child, see do_one
+        get = queue.get
+        while (task := get()) is not None:
+            alive = task._do(self, queue)
+            del task
+            # A job that forked and returned in the child too finds another queue in place: there
+            # is nobody in the child to give its result to, so the copy of the thread ends, and
+            # with it the child.
+            if not alive:
+                return
         queue.put(None)
         if self.uninitializer is not None:
             self.run_logged(self.uninitializer)
         _waited_for.pop(current_thread(), None)
 
-    def do_one(self, queue: SimpleQueue[Job | None]) -> bool:
-        """Do the next job; False if there will be none."""
-        job = queue.get()
-        if job is None:
-            return False
-        future, context, fn, args, kwargs = job
-        # Whoever is told that the job is done may expect that nothing holds its arguments.
-        del job
-        try:
-            if future.set_running_or_notify_cancel():
-                try:
-                    result = context.run(fn, *args, **kwargs)
-                except BaseException as error:
-                    del context, fn, args, kwargs
-                    if self.queue is queue:
-                        future.set_exception(error)
-                else:
-                    del context, fn, args, kwargs
-                    if self.queue is queue:
-                        future.set_result(result)
-        except BaseException:
-            # The job's own error went into the future: this is a callback's, or a future's that
-            # somebody else finished.
-            _log_exception("%r could not be finished", future)
-        finally:
-            del future  # an exception's traceback holds this frame, and the future the exception
-        # A job that forked and returned in the child too ends here with another queue in place:
-        # there is nobody in the child to give its result to, so the copy of the thread ends, and
-        # with it the child.
-        return self.queue is queue
-
     def run_logged(self, function: Callable[..., object], *args: Any) -> None:
         try:
             function(*args)
         except BaseException:
-            _log_exception("%r failed in %s", function, current_thread().name)
+            self.log("%r failed in %s", function, current_thread().name)
 
+    @staticmethod
+    def log(message: str, *args: object) -> None:
+        import logging
 
-def _log_exception(message: str, *args: object) -> None:
-    # A handler that raises must not end the thread: the executor counts on it.
-    with suppress(BaseException):
-        logger.exception(message, *args)
+        # A handler that raises must not end the thread: the executor counts on it.
+        with suppress(BaseException):
+            logging.getLogger(__name__).exception(message, *args)
 
 
 _pools: WeakSet[_Pool] = WeakSet()

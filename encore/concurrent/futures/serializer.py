@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from contextvars import copy_context
 
-from .abc_work_scheduler import ABCWorkScheduler
+from .abc_work_scheduler import ABCWorkScheduler, Work
+from .future import with_signature_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Callable
     from typing import Any
 
-    from .abc_work_scheduler import Work
+    from .future import Future
 
 __all__ = ["Serializer"]
+
+_new = object.__new__
 
 
 class Serializer(ABCWorkScheduler):
@@ -27,11 +31,47 @@ class Serializer(ABCWorkScheduler):
         callback: Callable[[concurrent.futures.Future[Any]], object] | None = None,
     ) -> None:
         super().__init__(executor, name, callback)
-        self._pending: deque[Work] = deque()
+        self._pending: deque[Work[Any]] = deque()
 
-    def _add(self, work: Work) -> tuple[Work, ...]:
+    # A deque needs no lock. While the scheduler is busy, submit() and the end of an operation leave
+    # the scheduler's alone: submit() looks whether it is still busy after it has put something
+    # there, and _take() looks whether there is something after it has said that it is not.
+
+    @with_signature_of(ABCWorkScheduler.submit)
+    def submit(self, /, *call: Any, **kwargs: Any) -> Future[Any]:
+        if not call:
+            raise TypeError("submit() needs an operation")
+        work: Work[Any] = _new(Work)
+        work._quiet = True
+        work._job = (copy_context(), call, kwargs)
+        if self._busy and not self._closed:
+            self._pending.append(work)
+            if self._busy and not self._closed:
+                return work
+            try:
+                self._pending.remove(work)
+            except ValueError:
+                return work  # it has its turn already
+        self._begin(work)
+        return work
+
+    def _take(self) -> Work[Any] | None:
+        try:
+            return self._pending.popleft()
+        except IndexError:
+            pass
+        with self._lock:
+            self._busy = False
+            work = self._next()
+            if work is None:
+                self._idle.notify_all()
+            else:
+                self._busy = True
+        return work
+
+    def _add(self, work: Work[Any]) -> tuple[Work[Any], ...]:
         self._pending.append(work)
         return ()
 
-    def _next(self) -> Work | None:
+    def _next(self) -> Work[Any] | None:
         return self._pending.popleft() if self._pending else None

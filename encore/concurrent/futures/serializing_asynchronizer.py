@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
 
 from .abc_work_scheduler import ABCWorkScheduler
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Callable, Hashable
@@ -41,18 +41,18 @@ class SerializingAsynchronizer(ABCWorkScheduler):
     ) -> None:
         super().__init__(executor, name, callback)
         self._key = key
-        self._pending: OrderedDict[Hashable, Work] = OrderedDict()
+        self._pending: OrderedDict[Hashable, Work[Any]] = OrderedDict()
 
-    def _prepare(self, work: Work) -> None:
+    def _prepare(self, work: Work[Any]) -> None:
         if self._key is None:
             work.key = work.operation
         else:
             work.key = self._key(work.operation, *work.args, **work.kwargs)
 
-    def _add(self, work: Work) -> tuple[Work, ...]:
+    def _add(self, work: Work[Any]) -> tuple[Work[Any], ...]:
         replaced = self._pending.get(work.key)
         self._pending[work.key] = work
         return () if replaced is None else (replaced,)
 
-    def _next(self) -> Work | None:
+    def _next(self) -> Work[Any] | None:
         return self._pending.popitem(last=False)[1] if self._pending else None

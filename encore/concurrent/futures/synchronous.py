@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import concurrent.futures
 from contextvars import copy_context
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from .future import Future
+from .future import _FINISHED, Future, with_signature_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
 __all__ = ["SynchronousExecutor"]
 
-P = ParamSpec("P")
-T = TypeVar("T")
+_new = object.__new__
 
 
 class SynchronousExecutor(concurrent.futures.Executor):
@@ -34,23 +32,33 @@ class SynchronousExecutor(concurrent.futures.Executor):
     def __repr__(self) -> str:
         return f"<{type(self).__name__}{': shut down' if self._shutdown else ''}>"
 
-    def submit(
-        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> concurrent.futures.Future[T]:
+    @with_signature_of(concurrent.futures.Executor.submit)
+    def submit(self, /, *call: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
         if self._shutdown:
             raise RuntimeError("cannot schedule new futures after shutdown")
+        run = copy_context().run
+        future: concurrent.futures.Future[Any]
+        try:
+            result = run(*call, **kwargs) if kwargs else run(*call)
+        except BaseException as error:
+            if not call:
+                raise TypeError("submit() needs a function to call") from None
+            future = self._future_factory()
+            future.set_running_or_notify_cancel()
+            future.set_exception(error)
+            try:
+                return future
+            finally:
+                del future  # the traceback of the error holds this frame
+        if self._future_factory is Future:
+            done: Future[Any] = _new(Future)  # and not Future(), which prepares it for being told
+            done._result = result
+            done._state = _FINISHED
+            return done
         future = self._future_factory()
         future.set_running_or_notify_cancel()
-        try:
-            result = copy_context().run(fn, *args, **kwargs)
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-        try:
-            return future
-        finally:
-            del future  # an exception's traceback holds this frame, and the future the exception
+        future.set_result(result)
+        return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self._shutdown = True
