@@ -1,38 +1,34 @@
-"""One line of text from what is known of an operation and a width: no stream, no clock.
-
-Widths are columns of the terminal, which are not characters: an ideograph takes two, a combining
-accent none. Where terminals disagree the greater width is assumed, so that a line may be short but
-never too long.
-"""
+"""One line of text from what is known of an operation and a width: no stream, no clock."""
 
 from __future__ import annotations
+
+from ._text import columns, fit
 
 __all__ = [
     "Row",
     "Style",
     "Widths",
-    "clean",
-    "columns",
     "count",
     "duration",
-    "fit",
+    "indentation",
     "line",
     "plain",
-    "wrap",
+    "summary",
 ]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ._meter import Meter
 
 _GAP = 2
 _LABEL_MIN = 10
-_LONGEST = 2000
-"""Characters of a message that are looked at; no terminal shows more in one line."""
+_INDENT = 2
 
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
-_COLORS = {"running": "36", "normal": "32", "warning": "33"}
+_COLORS = {"running": "36", "stopped": "36", "normal": "32", "warning": "33"}
 _FAILED = "31"
 
 
@@ -59,87 +55,6 @@ class Style:
     def paint(self, text: str, code: str) -> str:
         """The text in a colour, or as it is."""
         return f"\x1b[{code}m{text}\x1b[0m" if self.color and text else text
-
-
-def clean(message: object) -> str:
-    """One line of text that is safe to show: nothing in it moves the cursor or hides text."""
-    try:
-        text = str(message)
-    except Exception:  # a message is foreign code, and no reason to lose the progress
-        text = f"<{type(message).__name__}>"
-    text = text[:_LONGEST]
-    if text.isprintable():
-        return text
-    from unicodedata import category
-
-    shown = []
-    for char in " ".join(text.split()):
-        kind = category(char)
-        if (
-            kind != "Cf"
-        ):  # joiners, marks of direction and the like, which take no column themselves
-            shown.append("?" if kind in ("Cc", "Cs") else char)
-    return "".join(shown)
-
-
-def _char_widths(text: str) -> list[int]:
-    from unicodedata import category, east_asian_width
-
-    widths: list[int] = []
-    for char in text:
-        if char == "\ufe0f":  # asks for the preceding symbol as a picture, two columns wide
-            widths.append(1 if widths and widths[-1] == 1 else 0)
-        elif category(char) in ("Mn", "Me"):
-            widths.append(0)
-        else:
-            widths.append(2 if east_asian_width(char) in "WF" else 1)
-    return widths
-
-
-def columns(text: str) -> int:
-    """The number of columns that a clean text takes."""
-    return len(text) if text.isascii() else sum(_char_widths(text))
-
-
-def _cut(text: str, width: int) -> str:
-    """As much of the beginning as fits."""
-    kept = 0
-    for size in _char_widths(text):
-        width -= size
-        if width < 0:
-            break
-        kept += 1
-    return text[:kept]
-
-
-def fit(text: str, width: int, ellipsis: str = "…") -> str:
-    """The text in exactly `width` columns: filled up with spaces, or cut, with an ellipsis."""
-    taken = columns(text)
-    if taken > width:
-        text = _cut(text, width - 1) + ellipsis[:width]
-        taken = columns(text)
-    return text + " " * (width - taken)
-
-
-def wrap(text: str, width: int, indent: int = 0) -> list[str]:
-    """The text on as many lines as it needs, broken at spaces; those after the first indented."""
-    margin = " " * indent if indent < width // 2 else ""
-    lines: list[str] = []
-    line = ""
-    for word in text.split():
-        joined = f"{line} {word}" if line else word
-        if line and columns(joined) > width >= columns(margin + word):
-            lines.append(line)
-            joined = margin + word
-        line = joined
-        while line and columns(line) > width:  # a word longer than a line
-            head = _cut(line, width)
-            if head:
-                lines.append(head.rstrip())
-                line = margin + line[len(head) :].lstrip()
-            else:
-                line = line[1:]  # what is wider than the terminal cannot be shown
-    return [*lines, line] if line.strip() else lines
 
 
 def duration(seconds: float, exact: bool = False) -> str:
@@ -211,6 +126,48 @@ def _rate(rate: float | None, unit: str) -> str:
     return f"{rate:.1f}/{name}" if rate < 99.95 else f"{_number(round(rate))}/{name}"
 
 
+def indentation(depth: int, width: int) -> str:
+    """What stands before the name of a nested operation, in a terminal of this width."""
+    return " " * (_INDENT * min(depth, width // 12))
+
+
+def summary(counts: Mapping[str, int], style: Style, width: int, others: bool = True) -> str:
+    """What is told of operations that have no line: '… and 12 more: 3 failed, 9 running'.
+
+    Parameters
+    ----------
+    counts : mapping
+        How many are 'running', 'failed', 'warning' and 'done'.
+    style : Style
+        What can be shown.
+    width : int
+        How many columns there are; what matters less is left out.
+    others : bool
+        Whether any operation has a line.
+    """
+    told = [
+        f"{counts[state]:,} {word}"
+        for state, word in (
+            ("failed", "failed"),
+            ("warning", "with warnings"),
+            ("running", "running"),
+            ("done", "done"),
+        )
+        if counts.get(state)
+    ]
+    total = sum(counts.values())
+    text = f"{total:,} operations"
+    if others:
+        text = f"{'…' if style.unicode else '...'} and {total:,} more"
+    if len(told) == 1:
+        if not counts.get("running"):
+            text += f" {told[0].partition(' ')[2]}"
+        return text
+    while told and len(f"{text}: {', '.join(told)}") > width:
+        told.pop()
+    return f"{text}: {', '.join(told)}" if told else text
+
+
 class Row:
     """What one line says of one operation, as texts that are put into columns by `line`.
 
@@ -225,7 +182,8 @@ class Row:
     unit : str
         What is counted; 'B' for bytes.
     state : str
-        'running', or the exit state of the operation.
+        'running', or the exit state of the operation; 'stopped' if it ended well before its last
+        step.
     """
 
     __slots__ = ("amount", "elapsed", "fraction", "label", "rate", "state", "time", "widest")
@@ -268,10 +226,11 @@ class Row:
 class Widths:
     """The widths of the columns that all rows share, to stand in line. They only grow."""
 
-    __slots__ = ("amount", "label", "percent", "rate", "time")
+    __slots__ = ("_shares", "amount", "label", "percent", "rate", "time")
 
     def __init__(self) -> None:
         self.label = self.percent = self.amount = self.rate = self.time = 0
+        self._shares: tuple[tuple[int, ...], dict[str, int]] = ((), {})
 
     def include(self, row: Row) -> None:
         """Make room for a row."""
@@ -286,6 +245,12 @@ class Widths:
 
     def shares(self, width: int) -> dict[str, int]:
         """How many of `width` columns each part gets; what does not fit is left out."""
+        key = (width, self.label, self.percent, self.amount, self.rate, self.time)
+        if key != self._shares[0]:  # the same for all rows of a repaint
+            self._shares = key, self._share(width)
+        return self._shares[1].copy()
+
+    def _share(self, width: int) -> dict[str, int]:
         shares = {
             "percent": self.percent,
             "amount": self.amount,
@@ -332,7 +297,7 @@ def _bar(fraction: float, width: int, state: str, style: Style) -> str:
 def _sign(row: Row, style: Style) -> str:
     if row.state == "running":
         return style.spinner[int(row.elapsed * 10) % len(style.spinner)]
-    return style.marks[{"normal": 0, "warning": 1}.get(row.state, 2)]
+    return style.marks[{"normal": 0, "stopped": 0, "warning": 1}.get(row.state, 2)]
 
 
 def line(row: Row, widths: Widths, width: int, style: Style) -> str:
@@ -371,8 +336,8 @@ def plain(row: Row, reason: str = "") -> str:
     details = ", ".join(
         text for text in (row.amount if row.percent else "", row.rate, row.time) if text
     )
-    text = f"{row.label}: " if row.label else ""
+    text = f"{row.label}: " if row.label.strip() else row.label
     text += f"{row.percent or row.amount} ({details})"
-    if row.state == "normal":
-        text += ", done"
+    if row.state in ("normal", "stopped"):
+        text += ", done" if row.state == "normal" else ", stopped"
     return f"{text}, {reason}" if reason else text

@@ -34,7 +34,7 @@ class Meter:
         The count at which the operation is complete, if it is known.
     """
 
-    __slots__ = ("_counted", "_mark", "_passed", "count", "start", "total")
+    __slots__ = ("_counted", "_longest", "_mark", "_passed", "count", "start", "total")
 
     def __init__(self, now: float, total: float | None = None) -> None:
         self.start = now
@@ -44,6 +44,7 @@ class Meter:
         # What was counted in how much time, both fading: a ratio of sums, since the ratio of a
         # single count to the instant before it says nothing.
         self._counted = self._passed = 0.0
+        self._longest = 0.0  # time between two counts
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(count={self.count!r}, total={self.total!r})"
@@ -54,12 +55,13 @@ class Meter:
         passed = now - then
         if count < marked:
             # It began again; what was measured says nothing now.
-            self._counted = self._passed = 0.0
+            self._counted = self._passed = self._longest = 0.0
             self._mark = (count, now)
         elif passed > 0:
             kept = 2.0 ** (-passed / _HALF_LIFE)
             self._counted = self._counted * kept + count - marked
             self._passed = self._passed * kept + passed
+            self._longest = max(self._longest, passed)
             self._mark = (count, now)
         self.count = count
 
@@ -90,7 +92,14 @@ class Meter:
         average = self.average(now)
         if average is None or self._passed == 0:
             return average
-        return (average + self._counted / self._passed) / 2
+        counted, passed = self._counted, self._passed
+        # Waiting longer for a step than ever before is news too; to wait as usual is not.
+        idle = now - self._mark[1] - self._longest
+        if idle > 0:
+            kept = 2.0 ** (-idle / _HALF_LIFE)
+            counted *= kept
+            passed = passed * kept + idle
+        return (average + counted / passed) / 2
 
     def remaining(self, now: float) -> float | None:
         """Seconds left at this rate, or None where nobody can say."""

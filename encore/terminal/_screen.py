@@ -1,4 +1,4 @@
-"""The lines of all operations on one stream: who writes, when, and what is there already.
+"""The operations shown on one stream: who paints them, and when.
 
 No lock is held while a writer renders or the stream takes text, so that neither can block the
 threads that emit events, nor deadlock by emitting one itself. One thread at a time paints; the
@@ -9,26 +9,20 @@ from __future__ import annotations
 
 from _thread import get_ident
 
-from ._format import Widths, columns, fit, line, plain, wrap
+from ._nesting import Entry, Forest, Node, enter, innermost, kind
 
-__all__ = ["Bars", "Lines", "Screen"]
+__all__ = ["Hidden", "Screen", "ended_line"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Protocol
 
-    from ._format import Row
     from ._stream import Stream
+    from .writers import ProgressWriter
 
-    class Operation(Protocol):
-        """What a screen shows."""
-
-        def row(self, now: float) -> Row:
-            """The state of the operation at this time."""
-
-        def reason(self) -> str:
-            """Why it did not end normally, or what else is to be told at its end."""
+    #: What is to be told once: text of the program, an operation that starts, the lines of one that
+    #: has ended.
+    News = str | Entry | list[Entry]
 
 
 class Screen:
@@ -44,6 +38,9 @@ class Screen:
         Seconds between two repaints.
     """
 
+    #: Of how many operations nested in the same one, that have ended, the lines stay.
+    kept = 0
+
     def __init__(self, stream: Stream, clock: Callable[[], float], interval: float) -> None:
         from threading import Condition, RLock
 
@@ -53,50 +50,90 @@ class Screen:
         #: Before this time there is nothing to do for a step.
         self.due = clock() + interval
         self.closed = False
+        self.closing = False
         # Re-entrant, since a signal handler or a finalizer may emit events at any point.
         self._lock = Condition(RLock())
-        self._live: list[Operation] = []
-        self._started: list[Operation] = []
-        self._ended: list[tuple[Operation, float]] = []
+        self._forest = Forest(self.kept)
+        self._news: list[News] = []
         self._painter: int | None = None
         self._asked = False
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} with {len(self._live)} operations on {self.stream!r}>"
+        count = sum(entry.state == "running" for entry in self._forest.walk())
+        return f"<{type(self).__name__} with {count} operations on {self.stream!r}>"
 
-    def add(self, operation: Operation) -> None:
-        """Show an operation from now on."""
+    def add(self, operation: ProgressWriter) -> Node:
+        """Show an operation from now on, without saying that it starts."""
+        node = Node(operation, self)
         with self._lock:
-            if self.closed or operation in self._live:
-                return
-            self._live.append(operation)
+            self._add(node, None)
+        return node
 
-    def start(self, operation: Operation) -> None:
-        """Paint an operation for the first time."""
+    def innermost(self) -> Node | None:
+        """The operation that one which starts here and now is nested in."""
+        return innermost(self)
+
+    def start(self, operation: ProgressWriter, parent: Node | None) -> Node:
+        """Show an operation that starts, nested in another one."""
+        node = Node(operation, self)
         with self._lock:
-            self._started.append(operation)
-        self.paint()
+            self._add(node, parent)
+            if not self.closed:
+                self._news.append(Entry(node.depth, node))
+        if node.parent is None:
+            self.paint()
+        else:
+            self.nudge()
+        # Not before: a stream that emits progress itself is not part of the operation.
+        enter(node)
+        return node
 
-    def drop(self, operation: Operation) -> None:
+    def _add(self, node: Node, parent: Node | None) -> None:
+        if self.closed:
+            node.ended = self.clock()
+        else:
+            self._forest.add(node, parent)
+
+    def drop(self, node: Node) -> None:
         """Show an operation no longer."""
-        with self._lock:
-            if operation in self._live:
-                self._live.remove(operation)
-
-    def end(self, operation: Operation) -> None:
-        """Show an operation for the last time; what is said of it stays."""
         now = self.clock()
         with self._lock:
-            if operation not in self._live:
+            if node.ended is None and not self.closed:
+                self._forest.drop(node, now)
+
+    def end(self, node: Node, state: str) -> None:
+        """Show how an operation has ended."""
+        now = self.clock()
+        with self._lock:
+            if node.ended is not None or self.closed:
                 return
-            self._live.remove(operation)
-            self._ended.append((operation, now))
-        self.paint()
+            lines = self._forest.end(node, now, state)
+            if lines:
+                self._news.append(lines)
+        if lines or kind(state) != "done":
+            self.paint()
+        else:
+            self.nudge()
+
+    def write(self, text: str) -> None:
+        """Write lines of the program's own."""
+        with self._lock:
+            closed = self.closed
+            if not closed:
+                self._news.append(text)
+        if closed:
+            self.stream.write(ended_line(text))
+        else:
+            self.paint()
 
     def refresh(self) -> None:
         """Paint what is new, unless another thread is painting."""
         if self._painter is None:
             self.paint()
+
+    def nudge(self) -> None:
+        """Paint for something that nobody has to see at once."""
+        self.paint()
 
     def paint(self) -> None:
         """Paint now; if another thread is painting, have it paint once more."""
@@ -107,6 +144,7 @@ class Screen:
             if self._painter is not None:
                 return
             self._painter = get_ident()
+        news: list[News] = []
         try:
             while True:
                 with self._lock:
@@ -114,15 +152,18 @@ class Screen:
                         self._rest()
                         return
                     self._asked = False
-                    started, self._started = self._started, []
-                    ended, self._ended = self._ended, []
-                    live = self._live.copy()
+                    self.stream.handed = False
+                    news = self._news
+                    self._news = []
+                    live = self._forest.walk()
                 now = self.clock()
                 self.due = now + self.interval
                 if not self.stream.broken:
-                    self._show(live, started, ended, now)
-        except BaseException:
+                    self._show(live, news, now)
+        except BaseException as exc:
             with self._lock:
+                if not isinstance(exc, Exception) and not self.stream.handed:
+                    self._news[:0] = news  # interrupted before any of it was written
                 self._rest()
             raise
 
@@ -133,141 +174,28 @@ class Screen:
 
     def close(self) -> None:
         """Paint the last state and take no more operations; returns when everything is written."""
-        self.paint()
-        with self._lock:
-            self.closed = True
-            if self._painter != get_ident():
-                # With a bound, for a stream that blocks for ever must not stop the program.
-                self._lock.wait_for(lambda: self._painter is None, timeout=1)
-            self._live.clear()
+        self.closing = True
+        try:
+            self.paint()
+        finally:
+            with self._lock:
+                self.closed = True
+                if self._painter != get_ident():
+                    # With a bound, for a stream that blocks for ever must not stop the program.
+                    self._lock.wait_for(lambda: self._painter is None, timeout=1)
+                self._forest.clear()
 
-    def _show(
-        self,
-        live: list[Operation],
-        started: list[Operation],
-        ended: list[tuple[Operation, float]],
-        now: float,
-    ) -> None:
+    def _show(self, live: list[Entry], news: list[News], now: float) -> None:
         raise NotImplementedError
 
 
-class Bars(Screen):
-    """A line for each running operation at the bottom of a terminal, repainted in place.
+class Hidden(Screen):
+    """Shows no operation; what the program writes itself is written as it is."""
 
-    The cursor rests at the start of the line below, so that a program that dies or prints at any
-    moment begins on a fresh line.
-    """
-
-    def __init__(self, stream: Stream, clock: Callable[[], float], interval: float) -> None:
-        super().__init__(stream, clock, interval)
-        self._widths = Widths()
-        self._drawn: list[str] = []
-        self._width = 0
-
-    def _show(
-        self,
-        live: list[Operation],
-        started: list[Operation],
-        ended: list[tuple[Operation, float]],
-        now: float,
-    ) -> None:
-        width, height = self.stream.size()
-        # The last column stays free: terminals differ in where the cursor is after writing there.
-        room = max(1, width - 1)
-        style = self.stream.style
-        last_rows = [(operation.row(then), operation.reason()) for operation, then in ended]
-        rows = [operation.row(now) for operation in live]
-        for row in (*rows, *(row for row, _ in last_rows)):
-            row.label = self.stream.legible(row.label)  # now, since it can become narrower
-            self._widths.include(row)
-        above = []
-        for row, reason in last_rows:
-            above.append(line(row, self._widths, room, style))
-            label = self._widths.shares(room)["label"]
-            if reason and row.state == "normal":
-                # Told in the line itself, if the line has room for it.
-                if columns(row.label) > label:
-                    above += [f"  {text}" for text in wrap(reason, room - 2)]
-            elif reason:
-                color = "33" if row.state == "warning" else "31"
-                above += [style.paint(text, color) for text in wrap(reason, room, 2)]
-        below = [line(row, self._widths, room, style) for row in rows]
-        if len(below) > max(1, height - 1):  # the cursor needs a line too
-            shown = max(0, height - 2)
-            more = fit(f"{style.ellipsis} {len(below) - shown} more", room, style.ellipsis).rstrip()
-            below[shown:] = [more]
-        if not above and below == self._drawn and width == self._width:
-            return
-        text = "\r"
-        # A terminal that became narrower has broken the lines that are too long for it now.
-        up = sum(max(1, -(-_visible(drawn) // width)) for drawn in self._drawn)
-        if up:
-            text += f"\x1b[{up}A"
-        if up > len(above) + len(below) or (up and width != self._width):
-            text += "\x1b[J"
-        text += "".join(f"{shown}\x1b[K\n" for shown in (*above, *below))
-        self._drawn = below
-        self._width = width
-        self.stream.write(text)
+    def _show(self, live: list[Entry], news: list[News], now: float) -> None:
+        self.stream.write("".join(ended_line(text) for text in news if isinstance(text, str)))
 
 
-def _visible(text: str) -> int:
-    """The columns of a painted text: without its colours."""
-    return columns("".join(part.partition("m")[2] for part in f"m{text}".split("\x1b[")))
-
-
-class Lines(Screen):
-    """Plain lines for a file or a pipe: at the start, now and then, at the end.
-
-    Parameters
-    ----------
-    stream, clock, interval
-        As for `Screen`; the interval is the least time between two lines of an operation, which are
-        written when it is a tenth further.
-    patience : float
-        Seconds after which a line is written anyway, if there was any step.
-    """
-
-    def __init__(
-        self, stream: Stream, clock: Callable[[], float], interval: float, patience: float
-    ) -> None:
-        # Looked at more often than written, so that a line comes soon after its tenth is reached.
-        super().__init__(stream, clock, interval / 8)
-        self.spacing = interval
-        self.patience = patience
-        self._said: dict[Operation, tuple[float, int, str]] = {}
-
-    def _show(
-        self,
-        live: list[Operation],
-        started: list[Operation],
-        ended: list[tuple[Operation, float]],
-        now: float,
-    ) -> None:
-        texts = []
-        ending = [operation for operation, _ in ended]
-        for operation in started:
-            row = operation.row(now)
-            texts.append(f"{row.label}: started" if row.label else "started")
-            self._said[operation] = now, 0, row.amount
-        for operation in live:
-            row = operation.row(now)
-            if row.state != "running":
-                continue  # it has ended since it was counted among these, and comes among the ended
-            then, tenth, amount = self._said.setdefault(operation, (now, 0, row.amount))
-            further = int((row.fraction or 0) * 10)
-            passed = now - then
-            if (passed >= self.spacing and further > tenth) or (
-                passed >= self.patience and row.amount != amount
-            ):
-                texts.append(plain(row))
-                self._said[operation] = now, further, row.amount
-        for operation, then in ended:
-            row = operation.row(then)
-            texts.append(plain(row, "" if row.state == "normal" else operation.reason()))
-        for operation in [
-            operation for operation in self._said if operation in ending or operation not in live
-        ]:
-            del self._said[operation]
-        if texts:
-            self.stream.write("".join(f"{text}\n" for text in texts))
+def ended_line(text: str) -> str:
+    """The text with a line end at its end."""
+    return text if text.endswith("\n") else f"{text}\n"

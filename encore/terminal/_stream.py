@@ -30,13 +30,24 @@ class Stream:
         The environment, `os.environ` by default.
     """
 
-    __slots__ = ("_ascii", "_environ", "_stream", "broken", "encoding", "style", "terminal")
+    __slots__ = (
+        "_ascii",
+        "_environ",
+        "_stream",
+        "broken",
+        "encoding",
+        "handed",
+        "style",
+        "terminal",
+    )
 
     def __init__(self, stream: TextIO | None, environ: Mapping[str, str] | None = None) -> None:
         self._stream = stream
         self._environ = environ = os.environ if environ is None else environ
         self._ascii = False
         self.broken = stream is None
+        #: Set by `write` when the stream gets the text: what interrupts it later comes too late.
+        self.handed = False
         try:
             tty = bool(stream.isatty()) if stream is not None else False
         except Exception:  # no such method, a closed file, or a stand-in that can do nothing
@@ -117,6 +128,7 @@ class Stream:
         if TYPE_CHECKING:
             assert stream is not None
         text = self.legible(text)
+        self.handed = True
         try:
             stream.write(text)
         except UnicodeEncodeError:

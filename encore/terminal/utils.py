@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ._format import clean, columns, fit
 from ._stream import Stream
+from ._text import clean, columns, fit
 
 __all__ = ["write_static"]
 

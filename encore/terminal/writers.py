@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from _weakref import ref
 
-from ._format import Row, clean
+from ._format import Row
 from ._meter import Meter, as_number
+from ._text import clean
 
 __all__ = ["ProgressWriter", "SpinWriter"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..events.abstract_event_manager import BaseEvent
+    from ._nesting import Node
     from .progress_display import ProgressDisplay
+
+_UNSAID = object()
 
 
 class ProgressWriter:
@@ -43,7 +47,7 @@ class ProgressWriter:
         self._step: BaseEvent | None = None
         self._measured: BaseEvent | None = None
         self._end: BaseEvent | None = None
-        screen.add(self)
+        self._node: Node | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.operation_id!r}: {self._meter!r}>"
@@ -53,23 +57,53 @@ class ProgressWriter:
         """The display, or None if it is gone."""
         return self._display()
 
+    @property
+    def plain(self) -> bool:
+        """Whether `step_listener` is the one of this class and has nothing to do but its usual."""
+        return (
+            type(self).step_listener is ProgressWriter.step_listener
+            and "step_listener" not in self.__dict__
+            and self._node is not None
+        )
+
+    def drop(self) -> None:
+        """Show the operation no longer."""
+        node, self._node = self._node, None
+        if node is not None:
+            self._screen.drop(node)
+
     def start_listener(self, event: BaseEvent) -> None:
         """Show the operation for the first time."""
         self._start = event
-        self._screen.start(self)
+        if self._node is None:
+            self._node = self._screen.start(self, self._parent(event))
+
+    def _parent(self, event: BaseEvent) -> Node | None:
+        parent = getattr(event, "parent", _UNSAID)
+        if parent is _UNSAID:
+            return self._screen.innermost()
+        display = self._display()
+        writer = None if display is None else display.find(parent)
+        return writer._node if isinstance(writer, ProgressWriter) else None
 
     def step_listener(self, event: BaseEvent) -> None:
         """Take note of a step, and repaint if that is due."""
-        # Everything else waits for the repaint: this runs for each step of a program.
+        # The display does the same itself, without a call, where this method is not overridden.
         self._step = event
         screen = self._screen
+        if self._node is None and self._end is None:
+            self._node = screen.add(self)  # it was made by somebody who has no start event
         if self._clock() >= screen.due:
             screen.refresh()
 
     def end_listener(self, event: BaseEvent) -> None:
         """Show how it ended, for the last time."""
+        if self._end is not None:
+            return
         self._end = event
-        self._screen.end(self)
+        # From now on the screen knows the writer, not the other way round: no cycle remains.
+        node, self._node = self._node or self._screen.add(self), None
+        self._screen.end(node, self._state())
 
     def row(self, now: float) -> Row:
         """What to show at a time of the display's clock. Only the thread that paints calls this."""
@@ -86,7 +120,7 @@ class ProgressWriter:
         """What the end event says: 'ERROR: disk full'; at a normal end only what is new."""
         message = self._message(self._end)
         state = self._state()
-        if state == "normal":
+        if state in ("normal", "stopped"):
             return message if message != self._message(self._start) else ""
         return f"{clean(state).upper()}: {message}" if message else clean(state).upper()
 
@@ -99,14 +133,16 @@ class ProgressWriter:
         if self._end is None:
             return "running"
         state = getattr(self._end, "exit_state", None)
-        return "normal" if state is None else str(state)
+        if state is None or state == "normal":
+            return "stopped" if getattr(self._end, "complete", True) is False else "normal"
+        return str(state)
 
     def _label(self) -> str:
         label = self._message(self._start)
         latest = self._step
         if self._end is not None:
             latest = (
-                self._end if self._state() == "normal" else None
+                self._end if self._state() in ("normal", "stopped") else None
             )  # why it failed is told elsewhere
         detail = self._message(latest)
         if not detail or detail == label:

@@ -42,7 +42,7 @@ class Emulation:
         self.bells = 0
 
     def feed(self, text):
-        for token in re.findall(r"\x1b\[\d*[A-Za-z]|\x1b.?|[\s\S]", text):
+        for token in re.findall(r"\x1b\[[\d;]*[A-Za-z]|\x1b.?|[\s\S]", text):
             if token[0] == "\x1b":
                 self._escape(token)
             elif token == "\r":
@@ -83,8 +83,13 @@ class Emulation:
         if kind == "A":
             self.row = max(self.top, self.row - int(number or 1))
         elif kind == "K":
-            del self.rows[self.row][self.column :]
+            # Behind a full line the cursor still is on its last character.
+            del self.rows[self.row][min(self.column, self.columns - 1) :]
         elif kind == "J":
+            if self.row == self.top and self.column == 0:
+                # As tmux does: what is cleared as a whole is kept in the history.
+                self.top = self.row = len(self.rows)
+                self.rows.append([])
             del self.rows[self.row][self.column :]
             del self.rows[self.row + 1 :]
         elif kind == "m":
@@ -92,9 +97,10 @@ class Emulation:
         else:
             raise AssertionError(f"unknown escape sequence {token!r}")
 
-    def resize(self, columns):
+    def resize(self, columns, lines=None):
         """As terminals do that break their long lines again."""
         self.columns = columns
+        self.height = lines or self.height
         rows = []
         for row in self.rows:
             rows += [row[i : i + columns] for i in range(0, len(row), columns)] or [[]]
@@ -109,6 +115,11 @@ class Emulation:
             lines.pop()
         return lines
 
+    @property
+    def visible(self):
+        """The lines on the screen, those that have scrolled away left out."""
+        return ["".join(row).rstrip() for row in self.rows[self.top :]]
+
 
 class FakeTerminal(io.StringIO):
     """A stream that says it is a terminal and draws what it gets."""
@@ -119,6 +130,7 @@ class FakeTerminal(io.StringIO):
         super().__init__()
         self.screen = Emulation(columns, lines)
         self.writes = 0
+        self.frames = []
 
     def isatty(self):
         return True
@@ -126,6 +138,7 @@ class FakeTerminal(io.StringIO):
     def write(self, text):
         self.writes += 1
         self.screen.feed(text)
+        self.frames.append(self.screen.visible)
         return super().write(text)
 
     @property

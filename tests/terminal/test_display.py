@@ -129,7 +129,9 @@ def test_a_long_reason_is_told_in_full(bars, operation):
 
 def test_several_operations_have_a_line_each_and_ended_ones_stay_above(bars, operation, clock):
     display = bars()
-    first, second, third = (operation(name, 10) for name in ("first", "second", "third"))
+    first, second, third = (
+        operation(name, 10, parent=None) for name in ("first", "second", "third")
+    )
     first.start()
     second.start()
     third.start()
@@ -149,11 +151,11 @@ def test_several_operations_have_a_line_each_and_ended_ones_stay_above(bars, ope
 
 def test_more_operations_than_lines_are_counted(bars, operation, clock):
     display = bars(80, 5)
-    progresses = [operation(f"number {n}", 10) for n in range(8)]
+    progresses = [operation(f"number {n}", 10, parent=None) for n in range(8)]
     for progress in progresses:
         progress.start()
     assert [line.split("  ")[0] for line in display.stream.lines] == [
-        *("number 0", "number 1", "number 2", "… 5 more")
+        *("number 0", "number 1", "number 2", "… and 5 more")
     ]
     for progress in progresses:
         clock.now += 1
@@ -206,7 +208,7 @@ def test_a_step_reads_the_clock_once(bars, operation, clock):
 
 def test_a_terminal_that_becomes_narrower(bars, operation, clock, monkeypatch):
     display = bars(80)
-    one, two = operation("Copying", 10), operation("Moving", 10)
+    one, two = operation("Copying", 10), operation("Moving", 10, parent=None)
     one.start()
     two.start()
     display.stream.screen.resize(30)
@@ -343,7 +345,7 @@ def test_slow_operations_write_a_line_now_and_then(log, operation, clock):
 
 
 def test_several_operations_in_a_file(log, operation, clock):
-    first, second = operation("first", 10), operation("", 10)
+    first, second = operation("first", 10), operation("", 10, parent=None)
     first.start()
     second.start()
     clock.now += 5

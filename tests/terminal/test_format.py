@@ -6,106 +6,18 @@ from encore.terminal._format import (
     Row,
     Style,
     Widths,
-    clean,
-    columns,
     count,
     duration,
-    fit,
+    indentation,
     line,
     plain,
-    wrap,
+    summary,
 )
 from encore.terminal._meter import Meter
+from encore.terminal._text import columns
 
 ASCII = Style(unicode=False)
 PLAIN = Style()
-
-
-class Evil:
-    def __str__(self):
-        raise RuntimeError("no")
-
-
-@pytest.mark.parametrize(
-    ("message", "text"),
-    [
-        ("Copying", "Copying"),
-        (42, "42"),
-        (None, "None"),
-        (b"x", "b'x'"),
-        (Evil(), "<Evil>"),
-        ("a\nb\t c\r\n", "a b c"),
-        ("\x1b[31mred\x07", "?[31mred?"),
-        ("\x9b2J", "?2J"),
-        ("\x00", "?"),
-        ("file \udcff", "file ?"),
-        ("\u202egnp.exe", "gnp.exe"),
-        ("a\u200bb\u2028c\u3000d", "ab c d"),
-        ("naïve 日本", "naïve 日本"),
-        ("x" * 5000, "x" * 2000),
-    ],
-)
-def test_clean_text_cannot_harm_a_line(message, text):
-    assert clean(message) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "width"),
-    [
-        ("", 0),
-        ("abc", 3),
-        ("日本", 4),
-        ("e\u0301", 1),
-        ("\uff46", 2),
-        ("❤\ufe0f", 2),
-        ("😀\ufe0f", 2),
-        ("\ufe0f", 0),
-        ("…", 1),
-    ],
-)
-def test_columns(text, width):
-    assert columns(text) == width
-
-
-@pytest.mark.parametrize(
-    ("text", "width", "fitted"),
-    [
-        ("abc", 5, "abc  "),
-        ("abc", 3, "abc"),
-        ("abcd", 3, "ab…"),
-        ("abcd", 1, "…"),
-        ("abcd", 0, ""),
-        ("日本語", 5, "日本…"),
-        ("日本語", 4, "日… "),
-        ("日本", 1, "…"),
-        ("e\u0301e\u0301e\u0301", 2, "e\u0301…"),
-    ],
-)
-def test_fit_is_exact(text, width, fitted):
-    assert fit(text, width) == fitted
-    assert columns(fitted) == width
-
-
-@pytest.mark.parametrize(
-    ("text", "width", "indent", "lines"),
-    [
-        ("", 10, 0, []),
-        ("short", 10, 2, ["short"]),
-        ("one two three", 7, 0, ["one two", "three"]),
-        ("one two three", 8, 2, ["one two", "  three"]),
-        ("abcdefghij", 4, 0, ["abcd", "efgh", "ij"]),
-        ("abcdefghij", 5, 1, ["abcde", " fghi", " j"]),
-        ("a bcdefgh", 4, 0, ["a bc", "defg", "h"]),
-        ("abc defghijkl m", 4, 1, ["abc", " def", " ghi", " jkl", " m"]),
-        ("日本語", 3, 0, ["日", "本", "語"]),
-        ("日本語", 1, 2, []),
-        ("a日b", 1, 0, ["a", "b"]),
-        ("abc", 0, 2, []),
-        ("abc", -1, 2, []),
-    ],
-)
-def test_wrap(text, width, indent, lines):
-    assert wrap(text, width, indent) == lines
 
 
 @pytest.mark.parametrize(
@@ -350,3 +262,50 @@ def test_the_spinner_turns_with_time():
 )
 def test_plain_line(one, reason, text):
     assert plain(one, reason) == text
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "columns"),
+    [(0, 80, 0), (1, 80, 2), (3, 80, 6), (50, 80, 12), (2, 40, 4), (9, 40, 6), (5, 10, 0)],
+)
+def test_indentation_leaves_room_for_the_rest(depth, width, columns):
+    assert indentation(depth, width) == " " * columns
+
+
+@pytest.mark.parametrize(
+    ("counts", "width", "text"),
+    [
+        ({"running": 12}, 80, "… and 12 more"),
+        ({"done": 1234}, 80, "… and 1,234 more done"),
+        ({"failed": 2}, 80, "… and 2 more failed"),
+        ({"warning": 1}, 80, "… and 1 more with warnings"),
+        ({"running": 9, "failed": 3}, 80, "… and 12 more: 3 failed, 9 running"),
+        (
+            {"done": 4, "running": 3, "warning": 2, "failed": 1},
+            80,
+            "… and 10 more: 1 failed, 2 with warnings, 3 running, 4 done",
+        ),
+        ({"done": 52, "running": 24, "failed": 1}, 36, "… and 77 more: 1 failed, 24 running"),
+        ({"done": 52, "running": 24, "failed": 1}, 34, "… and 77 more: 1 failed"),
+        ({"done": 52, "running": 24, "failed": 1}, 20, "… and 77 more"),
+        ({"done": 0, "running": 3}, 80, "… and 3 more"),
+    ],
+)
+def test_summary_tells_what_matters_most(counts, width, text):
+    assert summary(counts, PLAIN, width) == text
+
+
+def test_summary_without_any_line_above_and_without_unicode():
+    assert summary({"running": 2, "failed": 1}, ASCII, 80) == "... and 3 more: 1 failed, 2 running"
+    counts = {"running": 2, "failed": 1}
+    assert summary(counts, PLAIN, 80, others=False) == "3 operations: 1 failed, 2 running"
+
+
+def test_what_was_left_early_is_not_complete():
+    stopped = row(9, 10, 1, state="stopped")
+    assert (stopped.percent, stopped.amount, stopped.time) == ("90%", "9/10", "in 1.0 s")
+    assert plain(stopped) == "Copying: 90% (9/10, 9.0/s, in 1.0 s), stopped"
+    spinner = row(9, None, 1, state="stopped")
+    widths = Widths()
+    widths.include(spinner)
+    assert "✓" in line(spinner, widths, 60, PLAIN)

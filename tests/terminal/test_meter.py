@@ -67,6 +67,20 @@ def test_the_rate_notices_a_change_before_the_average_does():
     assert 60 < meter.rate(80) < 100
 
 
+def test_waiting_longer_than_ever_slows_the_rate_down():
+    meter = Meter(0.0, 100)
+    for count in range(1, 11):
+        meter.update(count * 5, count * 2.0)  # five every two seconds
+    assert meter.rate(20.0) == pytest.approx(2.5)
+    assert meter.rate(21.9) == pytest.approx((50 / 21.9 + 2.5) / 2)  # as usual
+    waited = [meter.rate(20.0 + passed) for passed in (2, 5, 10, 20, 60)]
+    assert waited == sorted(waited, reverse=True)
+    assert waited[3] < 0.75
+    assert meter.remaining(80.0) > 50 / (50 / 80)
+    meter.update(55, 80.0)
+    assert meter.rate(80.0) < 0.5
+
+
 def test_one_count_in_no_time_makes_no_rate():
     meter = Meter(0.0, 100)
     meter.update(1, 1e-9)

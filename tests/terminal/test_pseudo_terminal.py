@@ -47,8 +47,8 @@ def test_screens(manager, operation, clock, terminal, columns, running, ended):
     real = terminal(columns)
     display = ProgressDisplay(manager, stream=real.stream, clock=clock)
     copying = operation("Copying", 10 * 2**20, unit="B")
-    indexing = operation("Indexing", 40)
-    scanning = operation("Scanning 日本")
+    indexing = operation("Indexing", 40, parent=None)
+    scanning = operation("Scanning 日本", parent=None)
     for progress in (copying, indexing, scanning):
         progress.start()
     clock.now += 2
@@ -91,7 +91,7 @@ def test_a_terminal_of_another_encoding(manager, operation, clock, terminal):
     with operation("für 日本", 10) as progress:
         clock.now += 1
         progress.step(step=5)
-        other = operation("Scanning", 10)
+        other = operation("Scanning", 10, parent=None)
         other.start()
         assert real.lines() == [
             "für ??    [#####-----]   50%   1 s left",
