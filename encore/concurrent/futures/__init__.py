@@ -5,7 +5,8 @@ The names below are imported when they are first asked for.
 
 from __future__ import annotations
 
-from importlib import import_module
+from ..._lazy import lazy_names
+
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,21 +30,16 @@ __all__ = [
     "SynchronousExecutor",
 ]
 
-_HOMES = {
-    "ABCWorkScheduler": "abc_work_scheduler",
-    "Asynchronizer": "asynchronizer",
-    "DelayedAsynchronizer": "delayed_asynchronizer",
-    "EnhancedThreadPoolExecutor": "enhanced_thread_pool_executor",
-    "Future": "future",
-    "Serializer": "serializer",
-    "SerializingAsynchronizer": "serializing_asynchronizer",
-    "SynchronousExecutor": "synchronous",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "abc_work_scheduler": "ABCWorkScheduler",
+        "asynchronizer": "Asynchronizer",
+        "delayed_asynchronizer": "DelayedAsynchronizer",
+        "enhanced_thread_pool_executor": "EnhancedThreadPoolExecutor",
+        "future": "Future",
+        "serializer": "Serializer",
+        "serializing_asynchronizer": "SerializingAsynchronizer",
+        "synchronous": "SynchronousExecutor",
+    },
+)
