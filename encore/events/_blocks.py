@@ -35,17 +35,17 @@ class Disabled:
 
 
 class Suspended:
-    """Disable a class of an EventManager, which counts such blocks."""
+    """Disable a class of an EventManager, which knows such blocks."""
 
     def __init__(self, manager: EventManager, cls: type[BaseEvent]) -> None:
         self.registry = manager._registry
         self.cls = cls
 
     def __enter__(self) -> None:
-        self.registry.suspend(self.cls, 1)
+        self.registry.suspend(self.cls, self, True)
 
     def __exit__(self, *exc_info: object) -> None:
-        self.registry.suspend(self.cls, -1)
+        self.registry.suspend(self.cls, self, False)
 
 
 # The innermost block, entered last, comes first.
@@ -81,7 +81,7 @@ class HeldByListener:
         try:
             self.manager.disconnect(self.cls, self._keep)
         except KeyError:  # it was not allowed to connect
-            return
+            pass
         if kind is None or not self.discard_on_error:
             for event in self.events:
                 event._handled = False
@@ -102,17 +102,21 @@ class Held:
         self.cls = cls
         self.checks = checks_of(filter or {})
         self.discard_on_error = discard_on_error
+        self.active = False
 
     def __enter__(self) -> None:
         self.events: list[tuple[BaseEvent, bool]] = []
+        self.active = True
         self.manager._hold(self)
 
     def keeps(self, event: BaseEvent, block: bool) -> bool:
         """Keep an event if it is to be held."""
+        if not self.active:
+            return False  # a generator with the block in it was closed by another thread
         try:
             wanted = isinstance(event, self.cls) and agrees(event, self.checks)
         except Exception as error:
-            self.manager._on_error(self, event, error)
+            self.manager._hold_failed(self, event, error)
             return False
         if wanted:
             self.events.append((event, block))
@@ -122,6 +126,7 @@ class Held:
         return f"<block that holds {self.cls.__name__} back>"
 
     def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
+        self.active = False
         events, self.events = self.events, []
         failed = kind is not None
         if failed and self.discard_on_error:

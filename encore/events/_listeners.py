@@ -12,7 +12,7 @@ from .abstract_event_manager import BaseEvent, Connection
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
-    from types import FunctionType, MethodType
+    from types import CodeType, FunctionType, MethodType
     from typing import Any, TypeAlias
 
     from .event_manager import EventManager
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     Call: TypeAlias = Callable[[Any], object]
     OnDeath: TypeAlias = Callable[["Reference"], None]
     Home: TypeAlias = Callable[[], EventManager | None]
+    Paths: TypeAlias = tuple[tuple[str, ...], ...]
     Checks: TypeAlias = tuple[tuple[tuple[str, ...], Any], ...]
 else:
     MethodType = type(BaseEvent().mark_as_handled)
     FunctionType = type(BaseEvent.mark_as_handled)
+    CodeType = type(BaseEvent.mark_as_handled.__code__)
 
 __all__ = [
     "COROUTINE",
@@ -35,6 +37,7 @@ __all__ = [
     "failing",
     "key_of",
     "target_of",
+    "values_at",
 ]
 
 #: inspect.CO_COROUTINE and inspect.CO_ASYNC_GENERATOR.
@@ -46,7 +49,7 @@ def key_of(func: Any) -> Hashable:
     kind = type(func)
     if kind is MethodType:
         # Methods are equal if their objects are identical and their functions equal.
-        return (id(func.__self__), func.__func__)
+        return (id(func.__self__), key_of(func.__func__))
     if _compared_by_identity(kind):
         return id(func)
     try:
@@ -63,13 +66,17 @@ def _compared_by_identity(kind: type) -> bool:
 
 
 def _is_coroutine_function(func: Any) -> bool:
-    # As inspect.iscoroutinefunction, which takes long to import. Where there is a partial function,
-    # functools has been imported.
+    # What inspect.iscoroutinefunction says, which takes long to import. Where functions have been
+    # marked for it, or where there are partial functions, the modules have been imported.
+    if "inspect" in modules and modules["inspect"].iscoroutinefunction(func):
+        return True
     partial = getattr(modules.get("functools"), "partial", ())
-    while isinstance(func, partial):
-        func = func.func
-    code = getattr(func, "__code__", None) or getattr(type(func).__call__, "__code__", None)
-    return bool(getattr(code, "co_flags", 0) & COROUTINE)
+    while isinstance(func, (partial, staticmethod)):
+        func = func.func if isinstance(func, partial) else func.__func__
+    for code in (getattr(func, "__code__", None), getattr(type(func).__call__, "__code__", None)):
+        if type(code) is CodeType and code.co_flags & COROUTINE:
+            return True
+    return False
 
 
 class Reference(ref["Any"]):
@@ -142,20 +149,33 @@ def _once(call: Call, listener: ref[Listener]) -> Call:
     return first_call
 
 
-def _dispatched(call: Call, dispatch: Any, target: _Target, home: Home) -> Call:
+def _dispatched(
+    call: Call, dispatch: Any, is_coroutine_function: bool, target: _Target, home: Home
+) -> Call:
     def job(event: Any) -> object:
         try:
-            # Of a coroutine function this is the coroutine, for whoever is to run it.
-            return call(event)
+            result = call(event)
         except Exception as error:
-            # The emit that would report this may be over.
-            manager = home()
-            if manager is None:
-                raise
-            failure = manager._failed(target() or call, event, error, None)
-            if failure is not None:
-                raise failure from None
+            report(event, error)
             return None
+        return reporting(event, result) if is_coroutine_function else result
+
+    async def reporting(event: Any, coroutine: Any) -> object:
+        try:
+            return await coroutine
+        except Exception as error:
+            report(event, error)
+            return None
+
+    def report(event: BaseEvent, error: Exception) -> None:
+        # The emit that would do this may be over.
+        manager = home()
+        try:
+            if manager is None:
+                raise error
+            manager._on_error(target() or call, event, error)
+        finally:
+            del error  # a traceback that leads here must not lead back to it
 
     submit = getattr(dispatch, "submit", None)
 
@@ -165,13 +185,21 @@ def _dispatched(call: Call, dispatch: Any, target: _Target, home: Home) -> Call:
     return hand_over
 
 
-def failing(listener: Listener, error: Exception) -> Listener:
-    """A stand-in for a listener whose filter cannot be compared; it fails when it is called."""
+def failing(listener: Listener, error: Exception) -> Listener | None:
+    """A stand-in for a listener whose filter cannot be compared; it fails when it is called.
+
+    None if the listener is gone.
+    """
+    target = listener.target()
+    if target is None:
+        return None
+    # Only once, and kept nowhere: the traceback of the error leads to whoever holds this.
+    errors = [error]
 
     def call(event: Any) -> object:
-        raise error
+        raise errors.pop()
 
-    call._encore_target = _Target(listener.target(), None)  # type: ignore[attr-defined]
+    call._encore_target = _Target(target, None)  # type: ignore[attr-defined]
     return Listener(listener.cls, call, listener.order, listener.home)
 
 
@@ -182,9 +210,12 @@ class Listener(Connection):
 
     #: To what is held weakly, otherwise None.
     reference: Reference | None = None
-    #: The attribute and the value to find the listener under, or None.
-    slot: tuple[str, Any] | None = None
-    #: The rest of the filter: attribute paths and values, compared one by one.
+    #: The whole filter: attribute paths, and what is expected of them.
+    filter: Checks = ()
+    #: The part of it that is looked up rather than compared: paths, and the value, or a tuple of
+    #: the values if there are several. None if there is no such part.
+    slot: tuple[Paths, Any] | None = None
+    #: The part of it that is compared.
     checks: Checks = ()
 
     def __init__(self, cls: type, func: Call, order: tuple[float, int], home: Home) -> None:
@@ -203,7 +234,8 @@ class Listener(Connection):
             raise TypeError(f"a listener is a callable that takes an event, not {func!r}")
         if dispatch is not None and not (hasattr(dispatch, "submit") or callable(dispatch)):
             raise TypeError(f"dispatch is an executor or takes a callable, not {dispatch!r}")
-        if _is_coroutine_function(func) and (dispatch is None or hasattr(dispatch, "submit")):
+        coroutine = _is_coroutine_function(func)
+        if coroutine and (dispatch is None or hasattr(dispatch, "submit")):
             raise TypeError(
                 f"{func!r} is a coroutine function: calling it does nothing. Name what runs it, "
                 "such as dispatch=lambda call: asyncio.run_coroutine_threadsafe(call(), loop)"
@@ -221,7 +253,7 @@ class Listener(Connection):
                 else _weak_method(self.reference, function)
             )
         if dispatch is not None:
-            self.call = _dispatched(self.call, dispatch, target, self.home)
+            self.call = _dispatched(self.call, dispatch, coroutine, target, self.home)
         if once:
             self.call = _once(self.call, ref(self))
         if self.call is not listener:
@@ -242,14 +274,18 @@ class Listener(Connection):
         return _Target(func.__func__ if method else None, reference)
 
     def set_filter(self, filter: Mapping[str, Any]) -> None:
-        """Find a part of the filter to look up; the rest is compared."""
-        checks = checks_of(filter)
-        for at, (path, value) in enumerate(checks):
-            if len(path) == 1 and _can_be_looked_up(value):
-                self.slot = (path[0], value)
-                checks = checks[:at] + checks[at + 1 :]
-                break
-        self.checks = checks
+        """Find out what of the filter can be looked up; the rest is compared."""
+        self.filter = checks_of(filter)
+        found: list[tuple[tuple[str, ...], Any]] = []
+        checks: list[tuple[tuple[str, ...], Any]] = []
+        for check in self.filter:
+            (found if _can_be_looked_up(check[1]) else checks).append(check)
+        if found:
+            # In a canonical order, so that filters on the same attributes share a dictionary.
+            found.sort(key=_by_path)
+            paths, values = zip(*found, strict=True)
+            self.slot = (paths, values[0] if len(values) == 1 else values)
+        self.checks = tuple(checks)
 
     def target(self) -> Call | None:
         """The listener as it was connected, None if it is gone."""
@@ -257,13 +293,6 @@ class Listener(Connection):
         if reference is not None and reference() is None:
             return None
         return target_of(self.call)
-
-    def matches(self, event: BaseEvent) -> bool:
-        """Compare the whole filter."""
-        slot = self.slot
-        return agrees(event, self.checks) and (
-            slot is None or agrees(event, (((slot[0],), slot[1]),))
-        )
 
     @property
     def connected(self) -> bool:
@@ -302,9 +331,15 @@ def _can_be_looked_up(value: Any) -> bool:
         return False
 
 
+def _by_path(check: tuple[tuple[str, ...], Any]) -> tuple[str, ...]:
+    return check[0]
+
+
 def checks_of(filter: Mapping[str, Any]) -> Checks:
     """The attribute paths of a filter, and what is expected of them."""
     checks = []
+    if not hasattr(filter, "items"):
+        raise TypeError(f"a filter maps names of attributes to values, unlike {filter!r}")
     for name, value in filter.items():
         if not isinstance(name, str):
             raise TypeError(f"a filter's keys are names of attributes, not {name!r}")
@@ -312,13 +347,24 @@ def checks_of(filter: Mapping[str, Any]) -> Checks:
     return tuple(checks)
 
 
+def _attribute(event: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        event = getattr(event, name)
+    return event
+
+
+def values_at(event: BaseEvent, paths: Paths) -> Any:
+    """What a slot with these paths is looked up by; AttributeError if something is missing."""
+    if len(paths) == 1:
+        return _attribute(event, paths[0])
+    return tuple([_attribute(event, path) for path in paths])
+
+
 def agrees(event: BaseEvent, checks: Checks) -> bool:
     """Whether an event is as expected."""
     for path, value in checks:
-        found: Any = event
         try:
-            for name in path:
-                found = getattr(found, name)
+            found = _attribute(event, path)
         except AttributeError:
             return False
         if not (value(found) if _is_predicate(value) else found == value):

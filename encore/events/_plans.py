@@ -12,6 +12,8 @@ How it works:
 - Changes take a lock. Garbage collection can run any code in the thread that holds it,
   connect() and disconnect() included, so the lock is re-entrant, and a change that finds
   another one has come in between throws all plans away rather than finish patching.
+- No code of others runs under the lock, with one exception: the ``__hash__`` and ``__eq__`` of the
+  values of filters, and of listeners that define their own.
 - The callback of a weak reference takes no lock: it notes the dead reference in a list,
   and the next change sweeps it up.
 """
@@ -20,11 +22,13 @@ from __future__ import annotations
 
 # threading and weakref make up most of the time that importing this package would take; these are
 # the C modules they have these names from.
+import os
+from _bisect import bisect_right
 from _thread import RLock
 from _weakref import ref
 from itertools import count
 
-from ._listeners import COROUTINE, FunctionType, Listener, agrees, failing, key_of
+from ._listeners import COROUTINE, FunctionType, Listener, agrees, failing, key_of, values_at
 from .abstract_event_manager import BaseEvent
 
 TYPE_CHECKING = False
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
     from typing import Any, TypeAlias, TypeVar
 
-    from ._listeners import Call, Reference
+    from ._listeners import Call, Checks, Paths, Reference
     from .event_manager import EventManager
 
     T = TypeVar("T")
@@ -56,10 +60,10 @@ def _by_order(listener: Listener) -> tuple[float, int]:
 def _insert(
     listeners: tuple[Listener, ...], listener: Listener
 ) -> tuple[int, tuple[Listener, ...]]:
-    # From the end: nearly always the newest listener is the last.
     at = len(listeners)
-    while at and listeners[at - 1].order > listener.order:
-        at -= 1
+    # Nearly always the newest listener is the last.
+    if at and listeners[-1].order > listener.order:
+        at = bisect_right(listeners, listener.order, key=_by_order)
     return at, _with(listeners, at, listener)
 
 
@@ -77,9 +81,10 @@ def _without(items: tuple[T, ...], at: int) -> tuple[T, ...]:
 class Plan:
     """What happens when an event of one class is emitted."""
 
-    __slots__ = ("calls", "checked", "enabled", "hooked", "index", "listeners", "single")
+    __slots__ = ("calls", "checked", "cls", "enabled", "hooked", "index", "listeners", "single")
 
     def __init__(self, cls: type, listeners: Sequence[Listener], enabled: bool) -> None:
+        self.cls = cls
         self.enabled = enabled
         #: Whether the class has hooks to be called before and after.
         self.hooked = (
@@ -91,13 +96,14 @@ class Plan:
         #: Whether some of these may have filters all the same. Once true it stays so: an emit
         #: reads it after `listeners`, and must not find it false for listeners of before.
         self.checked = False
-        #: The others: attribute, and value -> listeners. The dictionaries change in place, one
-        #: value at a time.
-        self.index: tuple[tuple[str, dict[Any, Bucket]], ...] = ()
+        #: The others: attribute paths, and what is found there -> listeners. The dictionaries
+        #: change in place, one value at a time.
+        self.index: tuple[tuple[Paths, dict[Any, Bucket]], ...] = ()
         #: What to call, where nothing but calling is to be done for any event; otherwise None.
         #: Where it is empty, emitting does nothing.
         self.calls: tuple[Call, ...] | None = None
-        #: The one item of `index`, where nothing else is to be done; otherwise None.
+        #: The one item of `index`, if it is about one attribute of the event and there is nothing
+        #: else to be done; otherwise None.
         self.single: tuple[str, dict[Any, Bucket]] | None = None
         if enabled:
             self.listeners = tuple(listener for listener in listeners if listener.slot is None)
@@ -118,24 +124,29 @@ class Plan:
             if not any(listener.checks for listener in self.listeners):
                 self.calls = tuple(listener.call for listener in self.listeners)
         elif len(self.index) == 1 and not self.listeners:
-            self.single = self.index[0]
+            paths, buckets = self.index[0]
+            if len(paths) == len(paths[0]) == 1:
+                self.single = (paths[0][0], buckets)
 
-    def _waiting_on(self, attribute: str) -> dict[Any, Bucket] | None:
-        for name, buckets in self.index:
-            if name == attribute:
+    def _waiting_at(self, paths: Paths) -> dict[Any, Bucket] | None:
+        for others, buckets in self.index:
+            if others == paths:
                 return buckets
         return None
 
-    def _enter(self, listener: Listener, slot: tuple[str, Any]) -> bool:
-        """Have a listener looked up; return whether the attribute is a new one."""
-        attribute, value = slot
-        buckets = self._waiting_on(attribute)
+    def _enter(self, listener: Listener, slot: tuple[Paths, Any]) -> bool:
+        """Have a listener looked up; return whether it is by something new."""
+        paths, value = slot
+        buckets = self._waiting_at(paths)
         new = buckets is None
         if buckets is None:
             buckets = {}
-            self.index = (*self.index, (attribute, buckets))
-        listeners, _ = buckets.get(value, _EMPTY)
-        buckets[value] = _bucket(_insert(listeners, listener)[1])
+            self.index = (*self.index, (paths, buckets))
+        listeners, calls = buckets.get(value, _EMPTY)
+        at, listeners = _insert(listeners, listener)
+        # Listeners with further checks cannot simply be called.
+        calls = None if calls is None or listener.checks else _with(calls, at, listener.call)
+        buckets[value] = (listeners, calls)
         return new
 
     def add(self, listener: Listener) -> None:
@@ -176,18 +187,18 @@ class Plan:
         elif listener.checks or not listeners:
             self._settle()
 
-    def _leave(self, listener: Listener, slot: tuple[str, Any]) -> None:
-        attribute, value = slot
-        buckets = self._waiting_on(attribute)
-        assert buckets is not None
-        listeners, _ = buckets[value]
+    def _leave(self, listener: Listener, slot: tuple[Paths, Any]) -> None:
+        paths, value = slot
+        buckets = self._waiting_at(paths) or {}
+        listeners, calls = buckets[value]
         at = listeners.index(listener)
         if len(listeners) > 1:
-            buckets[value] = _bucket(_without(listeners, at))
+            calls = None if calls is None else _without(calls, at)
+            buckets[value] = (_without(listeners, at), calls)
             return
         del buckets[value]
         if not buckets:
-            self.index = tuple(item for item in self.index if item[0] != attribute)
+            self.index = tuple(item for item in self.index if item[0] != paths)
             self._settle()
 
     def calls_for(self, event: BaseEvent) -> Sequence[Call]:
@@ -200,7 +211,7 @@ class Plan:
             except AttributeError:
                 return ()
             except Exception:
-                bucket = _EMPTY  # see select()
+                bucket = _UNKNOWN  # see select()
             if bucket is None:
                 return ()
             if bucket[1] is not None:
@@ -216,57 +227,91 @@ class Plan:
         if self.checked:
             chosen = _passing(chosen, event)
         merged = False
-        for attribute, buckets in self.index:
+        for paths, buckets in self.index:
             hits: Sequence[Listener]
             try:
-                bucket = buckets.get(getattr(event, attribute))
+                bucket = buckets.get(values_at(event, paths))
             except AttributeError:
                 continue
             except Exception:
-                # The value of the event cannot be looked up, but it may be equal.
-                hits = _equal(attribute, buckets, event)
+                # What the event has cannot be looked up, but it may be equal.
+                waiting = [listener for others, _ in list(buckets.values()) for listener in others]
+                hits = _matching(sorted(waiting, key=_by_order), event)
             else:
                 if bucket is None:
                     continue
                 hits = bucket[0]
-            if any(listener.checks for listener in hits):
-                hits = _passing(hits, event)
+                if bucket[1] is None:
+                    hits = _passing(hits, event)
             merged = bool(chosen)
             chosen = [*chosen, *hits] if merged else hits
         return sorted(chosen, key=_by_order) if merged else chosen
 
 
-def _bucket(listeners: tuple[Listener, ...]) -> Bucket:
-    """Listeners that wait for one value, and what to call if they have no other checks."""
-    for listener in listeners:
-        if listener.checks:
-            return listeners, None
-    return listeners, tuple([listener.call for listener in listeners])
-
-
-_EMPTY: Bucket = ((), None)
+_EMPTY: Bucket = ((), ())
+_UNKNOWN: Bucket = ((), None)
 
 
 def _passing(listeners: Sequence[Listener], event: BaseEvent) -> list[Listener]:
+    """Those whose filters, as far as they are not looked up, match."""
+    return _agreeing([(listener, listener.checks) for listener in listeners], event)
+
+
+def _matching(listeners: Sequence[Listener], event: BaseEvent) -> list[Listener]:
+    """Those whose whole filters match."""
+    return _agreeing([(listener, listener.filter) for listener in listeners], event)
+
+
+def _agreeing(candidates: list[tuple[Listener, Checks]], event: BaseEvent) -> list[Listener]:
     chosen = []
-    for listener in listeners:
+    for listener, checks in candidates:
         try:
-            if not listener.checks or agrees(event, listener.checks):
+            if agrees(event, checks):
                 chosen.append(listener)
         except Exception as error:
-            chosen.append(failing(listener, error))
+            stand_in = failing(listener, error)
+            if stand_in is not None:
+                chosen.append(stand_in)
     return chosen
 
 
-def _equal(attribute: str, buckets: dict[Any, Bucket], event: BaseEvent) -> list[Listener]:
-    chosen: list[Listener] = []
-    for value, (listeners, _) in list(buckets.items()):
-        try:
-            if agrees(event, (((attribute,), value),)):
-                chosen += listeners
-        except Exception as error:
-            chosen += [failing(listener, error) for listener in listeners]
-    return sorted(chosen, key=_by_order)
+_MANY = 8
+
+# A lock that another thread held at the time of a fork would stay locked in the child for ever.
+_registries: dict[int, ref[ListenerRegistry]] = {}
+
+
+def _remember(registry: ListenerRegistry) -> None:
+    if not _registries and hasattr(os, "register_at_fork"):
+        _watch_forks()
+    number = id(registry)
+    _registries[number] = ref(registry, lambda gone: _forget(number, gone))
+
+
+def _forget(number: int, gone: ref[ListenerRegistry]) -> None:
+    # Another one may be at the same place by now.
+    if _registries.get(number) is gone:
+        _registries.pop(number, None)
+
+
+_watched: list[bool] = []
+
+
+def _watch_forks() -> None:
+    # Not at import, which has no effect; and once, as it cannot be undone.
+    if not _watched:
+        _watched.append(True)
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+def _after_fork() -> None:
+    from . import package_globals
+
+    package_globals._lock = RLock()
+    for reference in list(_registries.values()):
+        registry = reference()
+        if registry is not None:
+            registry.start_again()
 
 
 class ListenerRegistry:
@@ -288,13 +333,19 @@ class ListenerRegistry:
         self.lock = RLock()
         self._listeners: dict[type, dict[Hashable, Listener]] = {}
         self._disabled: set[type] = set()
-        # How many blocks have each class disabled for their duration.
-        self._suspended: dict[type, int] = {}
+        # The blocks that disable each class for their duration.
+        self._suspended: dict[type, set[object]] = {}
         # The plans that the listeners of a class are in.
         self._dependents: dict[type, tuple[Plan, ...]] = {}
         self._sequence = count()
         # Counts changes, so that one can see that another came in between.
         self._version = 0
+        _remember(self)
+
+    def start_again(self) -> None:
+        """After a fork, in the middle of whatever another thread did."""
+        self.lock = RLock()
+        self._forget_plans()
 
     def connect(
         self,
@@ -306,6 +357,8 @@ class ListenerRegistry:
         weak: bool | None,
         dispatch: Any,
     ) -> Listener:
+        if priority and priority != priority:
+            raise ValueError("the priority is not a number")
         listener = Listener(cls, func, (-priority, next(self._sequence)), self._home)
         plain = type(func) is FunctionType and not func.__code__.co_flags & COROUTINE
         if not plain or once or weak or dispatch is not None:
@@ -336,8 +389,10 @@ class ListenerRegistry:
                 raise
             finally:
                 # With a replacement patched in, an emit could see neither of the two, or both.
-                if old is not None or self._version != version:
+                if self._version != version:
                     self._forget_plans()
+                elif old is not None:
+                    self._forget_plans(cls)
         return listener
 
     def disconnect(self, cls: type, func: Call) -> None:
@@ -365,27 +420,49 @@ class ListenerRegistry:
         cls = listener.cls
         self._version = version = self._version + 1
         plans = self._dependents.get(cls)
-        self._listeners[cls].pop(listener.key, None)
+        listeners = self._listeners[cls]
+        # What comes in between may have disconnected it, and connected another one in its place.
+        if listeners.get(listener.key) is not listener:
+            return
+        listeners.pop(listener.key, None)
         try:
             if plans is not None:
                 for plan in plans:
                     plan.remove(listener)
         except BaseException as error:
             self._forget_plans()
-            # A change that came in between has removed it already.
-            if self._version == version or not isinstance(error, Exception):
+            # Not in the plan yet: this came in between while it was connected.
+            if not isinstance(error, (LookupError, ValueError)):
                 raise
         if self._version != version:
             self._forget_plans()
 
-    def _forget_plans(self) -> None:
-        self.plans.clear()
-        self._dependents = {}
+    def _forget_plans(self, cls: type | None = None) -> None:
+        """Drop the plans that the listeners of a class are in, or all."""
+        # In this order: a plan that comes in between must not be one that changes do not reach.
+        if cls is None:
+            self._dependents = {}
+            self.plans.clear()
+            return
+        version = self._version
+        dropped = self._dependents.get(cls, ())
+        self._dependents = {
+            base: tuple(plan for plan in plans if plan not in dropped)
+            for base, plans in list(self._dependents.items())
+        }
+        for plan in dropped:
+            self.plans.pop(plan.cls, None)
+        if self._version != version:
+            self._forget_plans()
 
     def sweep(self) -> None:
-        """Remove the listeners whose objects are gone."""
+        """Remove the listeners that are gone."""
         dropped = []
         with self.lock:
+            # One by one they leave the plans in a time that grows with the listeners that stay.
+            if len(self.dead) > _MANY:
+                self._version += 1
+                self._forget_plans()
             while True:
                 try:
                     reference = self.dead.pop()
@@ -456,19 +533,21 @@ class ListenerRegistry:
             else:
                 self._listeners.setdefault(cls, {})
                 self._disabled.add(cls)
-            self._forget_plans()
+            self._forget_plans(cls)
 
-    def suspend(self, cls: type, change: int) -> None:
-        """Have one more block (1) or one less (-1) disable a class for its duration."""
+    def suspend(self, cls: type, block: object, suspended: bool) -> None:
+        """Have a block disable a class, or no longer."""
         with self.lock:
             self._version += 1
-            blocks = self._suspended.pop(cls, 0) + change
-            if blocks:
-                self._suspended[cls] = blocks
-            self._forget_plans()
+            blocks = self._suspended.setdefault(cls, set())
+            if suspended:
+                blocks.add(block)
+            else:
+                blocks.discard(block)
+            self._forget_plans(cls)
 
     def is_enabled_itself(self, cls: type) -> bool:
-        return cls not in self._disabled and cls not in self._suspended
+        return cls not in self._disabled and not self._suspended.get(cls)
 
     def is_enabled(self, cls: type) -> bool:
         return all(map(self.is_enabled_itself, hierarchy(cls)))

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from threading import Thread
     from types import TracebackType
-    from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
+    from typing import Any, Literal, TypeAlias, TypeVar, overload
+
+    from typing_extensions import Self
 
     EventT = TypeVar("EventT", bound="BaseEvent")
     ResultT = TypeVar("ResultT")
@@ -211,8 +213,14 @@ class BaseEventManager(ABC):
             The decorator.
         """
 
+        # Managers written for EnCore 0.8 know none of these.
+        options: dict[str, Any] = {"once": once, "weak": weak, "dispatch": dispatch}
+        given = {name: value for name, value in options.items() if value not in (None, False)}
+        if weak is False:
+            given["weak"] = False
+
         def decorate(func: Callable[[EventT], ResultT]) -> Callable[[EventT], ResultT]:
-            self.connect(cls, func, filter, priority, once=once, weak=weak, dispatch=dispatch)
+            self.connect(cls, func, filter, priority, **given)
             return func
 
         return decorate

@@ -5,7 +5,7 @@ from __future__ import annotations
 # What threading.local is; importing threading takes longer than importing this package.
 from _thread import _local
 
-from ._listeners import Listener, target_of
+from ._listeners import Listener, agrees, target_of
 from ._plans import ListenerRegistry, hierarchy
 from .abstract_event_manager import BaseEvent, BaseEventManager, Connection
 
@@ -65,12 +65,22 @@ class EventInfo:
         return f"<EventInfo {self.cls.__name__}: {state}, {len(self.listeners)} listeners>"
 
 
-def _log(listener: Call, event: BaseEvent, error: Exception) -> None:
+def _log(listener: object, event: BaseEvent, error: Exception) -> None:
     _logger().error("listener %r failed for %r", listener, event, exc_info=error)
 
 
 def _raise(listener: Call, event: BaseEvent, error: Exception) -> None:
-    raise error
+    try:
+        raise error
+    finally:
+        del error  # the traceback leads here, and must not lead back to it
+
+
+def _thread_name(event: BaseEvent) -> str:
+    try:
+        return f"Event emit: {event!r}"
+    except Exception:  # its attributes are those of others
+        return f"Event emit: {type(event).__name__}"
 
 
 class _ThreadState(_local):
@@ -114,7 +124,7 @@ class EventManager(BaseEventManager):
         self._plans: dict[type, Plan] = self._registry.plans
         if self._on_error is not _log:
             self._watch("on_error", True)
-        self._replaced = type(self).emit is not EventManager.emit
+        self._replaced = False
 
     def __setattr__(self, name: str, value: Any) -> None:
         # An emit of somebody else's, in a subclass or (as tests do) in one object, wants to see
@@ -169,6 +179,8 @@ class EventManager(BaseEventManager):
         try:
             plan = self._plans[event.__class__]
         except KeyError:
+            plan = None
+        if plan is None:
             return self._emit_with_care(event, block)
         calls: Sequence[Call] | None = plan.calls
         if not calls or not block:
@@ -181,7 +193,7 @@ class EventManager(BaseEventManager):
             try:
                 call(event)
             except Exception as error:
-                _log(target_of(call), event, error)
+                self._failed(call, event, error, None)
             if event._handled:
                 break
         return None
@@ -207,7 +219,7 @@ class EventManager(BaseEventManager):
         thread = Thread(
             target=self._dispatch if wanted else None,
             args=(event, plan),
-            name=f"Event emit: {event!r}",
+            name=_thread_name(event),
         )
         thread.start()
         return thread
@@ -229,13 +241,21 @@ class EventManager(BaseEventManager):
                 failure = self._failed(listener.call, event, error, failure)
             if event._handled:
                 break
-        if plan.hooked:
-            event.post_emit()
-        if failure is not None:
-            raise failure
+        try:
+            if plan.hooked:
+                event.post_emit()
+        except BaseException:
+            if failure is not None:
+                _logger().error("a listener failed for %r", event, exc_info=failure)
+            raise
+        else:
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # the traceback leads here, and must not lead back to it
 
     def _failed(
-        self, call: Call, event: BaseEvent, error: Exception, failure: Exception | None
+        self, call: Any, event: BaseEvent, error: Exception, failure: Exception | None
     ) -> Exception | None:
         """Report what a listener raised; return what is to be raised when all have been called.
 
@@ -245,10 +265,15 @@ class EventManager(BaseEventManager):
         try:
             self._on_error(listener, event, error)
         except Exception as raised:
-            if failure is None:
-                return raised
-            _log(listener, event, raised)
-        return failure
+            if failure is not None:
+                _log(listener, event, raised)
+            # Logging that is broken is no reason to break off.
+            elif self._on_error is not _log:
+                failure = raised
+        try:
+            return failure
+        finally:
+            del error, failure  # as above
 
     def held(
         self,
@@ -263,7 +288,12 @@ class EventManager(BaseEventManager):
 
     def _hold(self, hold: Held) -> None:
         self._watch(hold, True)
-        self._state.holds = (hold, *self._state.holds)
+        self._state.holds = (hold, *(other for other in self._state.holds if other.active))
+
+    def _hold_failed(self, hold: Held, event: BaseEvent, error: Exception) -> None:
+        # Not to be raised: there are listeners still to be called.
+        if self._failed(hold.keeps, event, error, None) is not None:
+            _log(hold.keeps, event, error)
 
     def _let_go(self, hold: Held, events: Sequence[tuple[BaseEvent, bool]], quiet: bool) -> None:
         """Stop holding, and emit events that were held; `quiet`: raise nothing."""
@@ -278,8 +308,11 @@ class EventManager(BaseEventManager):
                     failure = error
                 else:
                     _logger().error("%r could not be emitted", event, exc_info=error)
-        if failure is not None:
-            raise failure
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # the traceback leads here, and must not lead back to it
 
     def disabled(self, cls: type[BaseEvent]) -> AbstractContextManager[None]:
         from ._blocks import Suspended
@@ -306,7 +339,14 @@ class EventManager(BaseEventManager):
             self._registry.sweep()
             if self._registry.plan(cls).calls != ():
                 return True
-        return self._replaced or self._tracer is not None
+        return (
+            self._replaced
+            or self._tracer is not None
+            # An emit patched onto the class, as tests do; or listeners that may come until the
+            # block ends.
+            or type(self).emit is not _EMIT
+            or bool(self._watchers and self._state.holds)
+        )
 
     def register(self, cls: type[BaseEvent]) -> None:
         """Make a class of events known. Connecting and disabling do so too.
@@ -377,7 +417,7 @@ class EventManager(BaseEventManager):
         chosen = []
         for listener, target in self._registry.live(hierarchy(type(event_or_class))):
             try:
-                if listener.matches(event_or_class):
+                if agrees(event_or_class, listener.filter):
                     chosen.append(target)
             except Exception as error:
                 _log(target, event_or_class, error)
@@ -427,7 +467,12 @@ class EventManager(BaseEventManager):
                 self._watchers.add(watcher)
             else:
                 self._watchers.discard(watcher)
-            self._plans = {} if self._watchers else self._registry.plans
+            # Again if something came in between, a signal handler for instance.
+            while True:
+                watched = bool(self._watchers)
+                self._plans = {} if watched else self._registry.plans
+                if watched == bool(self._watchers):
+                    break
 
     def _vetoed(self, name: str, method: Callable[..., object], args: tuple[Any, ...]) -> bool:
         tracer = self._tracer
@@ -437,6 +482,9 @@ class EventManager(BaseEventManager):
         classes = self._registry.classes()
         listeners = len(self._registry.live(classes))
         return f"<EventManager: {listeners} listeners, {len(classes)} classes of events>"
+
+
+_EMIT = EventManager.emit
 
 
 class LoggingTracer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock
+from _thread import RLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 __all__ = ["get_event_manager", "set_event_manager"]
 
 _event_manager: BaseEventManager | None = None
-_lock = allocate_lock()
+# Re-entrant, because a finalizer or a signal handler may ask for the manager meanwhile.
+_lock = RLock()
 
 
 def get_event_manager() -> BaseEventManager:

@@ -8,7 +8,9 @@ from .package_globals import get_event_manager
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any, Literal, Protocol, Self, TypeAlias
+    from typing import Any, Literal, Protocol, TypeAlias
+
+    from typing_extensions import Self
 
     class _HasCancelled(Protocol):
         @property
@@ -29,7 +31,17 @@ __all__ = [
 
 
 class Cancelled(Exception):
-    """An operation was broken off, because it was asked to be."""
+    """An operation was broken off, because it was asked to be.
+
+    Attributes
+    ----------
+    report : object
+        What had been done until then, where the operation keeps a record of it, otherwise None.
+    """
+
+    def __init__(self, *args: object, report: Any = None) -> None:
+        super().__init__(*args)
+        self.report = report
 
 
 def check_cancel(cancel: Cancel | None) -> None:
@@ -225,8 +237,12 @@ class ProgressManager:
         if self._state != "running":
             self.start()
         if self._cancel is not None and is_cancelled(self._cancel):
-            self.end("cancelled", "warning")
-            raise Cancelled(f"{self.message}: cancelled")
+            cancelled = Cancelled(f"{self.message}: cancelled")
+            try:
+                self.end("cancelled", "warning")
+            except Exception as error:  # of a listener, where the manager raises it
+                raise cancelled from error
+            raise cancelled
         if step is None:
             if isinstance(message, (int, float)) and not isinstance(message, bool):
                 message, step = None, message

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from logging import Handler
     from types import TracebackType
-    from typing import Any, Literal, Self, TextIO
+    from typing import Any, Literal, TextIO
+
+    from typing_extensions import Self
 
     from ..events.abstract_event_manager import BaseEvent, BaseEventManager
     from ._screen import Screen

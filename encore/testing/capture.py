@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -46,4 +46,6 @@ def capture_events(
     try:
         yield events
     finally:
-        manager.disconnect(cls, collect)
+        # A tracer may have vetoed that it was connected, or somebody else disconnected it.
+        with suppress(KeyError):
+            manager.disconnect(cls, collect)

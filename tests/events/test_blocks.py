@@ -251,3 +251,31 @@ class TestHeld:
         with manager.held(SaveEvent):
             manager.emit(event := SaveEvent())
             assert calls == [event]
+
+    def test_a_block_that_another_thread_left_holds_nothing_more(self, manager, calls):
+        def generator():
+            with manager.held(SaveEvent):
+                yield
+
+        manager.connect(SaveEvent, calls.append)
+        left = generator()
+        next(left)
+        thread = threading.Thread(target=left.close)
+        thread.start()
+        thread.join(DEADLINE)
+        with manager.held(OtherEvent):
+            manager.emit(event := SaveEvent())
+        assert calls == [event]
+
+    def test_what_nobody_hears_yet_has_listeners(self, manager):
+        with manager.held(SaveEvent):
+            assert manager.has_listeners(SaveEvent)
+        assert not manager.has_listeners(SaveEvent)
+
+    def test_a_filter_that_raises_is_logged_where_errors_are_raised(self, calls, caplog):
+        manager = EventManager(on_error="raise")
+        manager.connect(SaveEvent, calls.append)
+        with manager.held(SaveEvent, {"source": lambda source: 1 / 0}):
+            manager.emit(SaveEvent())
+        assert len(calls) == 1
+        assert caplog.records[0].exc_info[0] is ZeroDivisionError

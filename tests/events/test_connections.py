@@ -1,7 +1,10 @@
 import asyncio
 import functools
 import gc
+import logging
+import sys
 import threading
+import types
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from unittest.mock import AsyncMock, MagicMock, Mock
@@ -174,8 +177,7 @@ class TestDecorator:
         def listener(event):
             pass
 
-        options = {"once": False, "weak": True, "dispatch": None}
-        assert calls == [(SaveEvent, {"a": 1}, 2, options)]
+        assert calls == [(SaveEvent, {"a": 1}, 2, {"weak": True})]
 
 
 class TestOnce:
@@ -394,6 +396,23 @@ class TestDispatch:
         asyncio.run(main())
         assert len(calls) == 1
 
+    def test_a_coroutine_that_fails_is_logged(self, manager, calls, caplog):
+        async def broken(event):
+            raise ValueError("on purpose")
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            tasks = []
+            manager.connect(
+                SaveEvent, broken, dispatch=lambda call: tasks.append(loop.create_task(call()))
+            )
+            manager.emit(SaveEvent())
+            await asyncio.gather(*tasks)
+
+        asyncio.run(main())
+        (record,) = caplog.records
+        assert repr(broken) in record.getMessage()
+
     def test_filters_priorities_and_once_hold(self, manager, calls):
         waiting = []
         manager.connect(
@@ -504,6 +523,7 @@ class Coroutines:
         Coroutines.of_the_class,
         Coroutines(),
         functools.partial(coroutine_function),
+        staticmethod(coroutine_function),
         functools.partial(functools.partial(coroutine_function)),
         AsyncMock(),
     ],
@@ -598,24 +618,72 @@ class TestOnError:
         with pytest.raises(ValueError, match="on_error"):
             EventManager(on_error=on_error)
 
-    def test_the_error_keeps_nothing_alive(self):
-        manager = EventManager(on_error="raise")
+    @pytest.mark.parametrize("filter", [None, {"source": lambda source: 1 / 0}])
+    @pytest.mark.parametrize("on_error", ["raise", "log", lambda *args: None])
+    @pytest.mark.parametrize("held", [True, False])
+    def test_the_error_keeps_nothing_alive(self, filter, on_error, held, caplog):
+        manager = EventManager(on_error=on_error)
         future = Future()
         gone = weakref.ref(future)
-
-        def broken(event):
-            raise event.source
-
-        manager.connect(SaveEvent, broken)
+        manager.connect(SaveEvent, lambda event: 1 / 0, filter)
+        caplog.set_level("CRITICAL", "encore.events.event_manager")
         gc.disable()
         try:
-            with pytest.raises(ValueError, match="on purpose"):
-                manager.emit(SaveEvent(ValueError("on purpose"), future=future))
+            try:
+                if held:
+                    with manager.held(SaveEvent):
+                        manager.emit(SaveEvent(future=future))
+                else:
+                    manager.emit(SaveEvent(future=future))
+            except ZeroDivisionError:
+                pass
             del future
+            assert gone() is None
         finally:
             gc.enable()
-        gc.collect()
-        assert gone() is None
+
+    @pytest.mark.parametrize("first", [True, False])
+    @pytest.mark.parametrize("on_error", ["raise", "log"])
+    def test_nothing_of_the_managers_own_is_in_the_traceback(self, first, on_error):
+        manager = EventManager(on_error=on_error)
+        contexts = []
+
+        def listener(event):
+            contexts.append(sys.exc_info()[0])
+
+        manager.connect(SaveEvent, listener)
+        if not first:
+            manager.emit(SaveEvent())
+        manager.emit(SaveEvent())
+        assert set(contexts) == {None}
+
+    @pytest.mark.parametrize("first", [True, False])
+    def test_logging_that_is_broken_does_not_end_the_dispatch(self, manager, calls, first):
+        def broken_filter(record):
+            raise RuntimeError("the logging is broken")
+
+        manager.connect(SaveEvent, self.broken)
+        manager.connect(SaveEvent, calls.append)
+        logger = logging.getLogger("encore.events.event_manager")
+        logger.addFilter(broken_filter)
+        try:
+            if not first:
+                manager.has_listeners(SaveEvent)
+            manager.emit(SaveEvent())
+        finally:
+            logger.removeFilter(broken_filter)
+        assert len(calls) == 1
+
+    def test_a_hook_that_raises_hides_no_listeners_error(self, caplog):
+        class HookedEvent(SaveEvent):
+            def post_emit(self):
+                raise RuntimeError("the hook")
+
+        manager = EventManager(on_error="raise")
+        manager.connect(SaveEvent, self.broken)
+        with pytest.raises(RuntimeError, match="the hook"):
+            manager.emit(HookedEvent())
+        assert caplog.records[0].exc_info[0] is ValueError
 
 
 def test_a_manager_of_08_style_needs_no_more_than_it_had():
@@ -642,3 +710,29 @@ def test_a_manager_of_08_style_needs_no_more_than_it_had():
     manager.connect(SaveEvent, print, priority=2)
     assert manager.connected == (SaveEvent, print, None, 2)
     assert manager.has_listeners(SaveEvent)
+
+
+def test_a_priority_that_is_not_a_number_is_refused(manager, calls):
+    with pytest.raises(ValueError, match="priority"):
+        manager.connect(SaveEvent, calls.append, priority=float("nan"))
+
+
+def test_a_filter_that_is_no_mapping_is_refused(manager, calls):
+    with pytest.raises(TypeError, match="filter"):
+        manager.connect(SaveEvent, calls.append, ["source"])
+
+
+def test_a_method_of_an_unhashable_callable_is_a_listener(manager, calls):
+    class Unhashable(list):
+        def __call__(self, obj, event):
+            calls.append(event)
+
+    class Owner:
+        pass
+
+    method = types.MethodType(Unhashable(), Owner())
+    manager.connect(SaveEvent, method)
+    manager.emit(SaveEvent())
+    manager.disconnect(SaveEvent, method)
+    manager.emit(SaveEvent())
+    assert len(calls) == 1

@@ -279,7 +279,7 @@ class TestWeakMethods:
     def test_the_death_of_a_replaced_connection_leaves_the_new_one_alone(self, manager, calls):
         listener = Listener(calls)
         manager.connect(SaveEvent, listener.heard)
-        old = manager._registry._listeners[SaveEvent][id(listener), Listener.heard].reference
+        (old,) = (item.reference for item in manager._registry._listeners[SaveEvent].values())
         manager.connect(SaveEvent, listener.heard)
         manager._registry.dead.append(old)
         manager.connect(FileEvent, print)

@@ -2,7 +2,7 @@ from unittest import mock
 
 import pytest
 
-from encore.events.api import BaseEvent
+from encore.events.api import BaseEvent, EventManager
 
 
 class SaveEvent(BaseEvent):
@@ -203,3 +203,42 @@ def test_compared_filters_can_be_connected_after_the_first_emit_and_disconnected
     assert len(calls) == 3
     manager.disconnect(SaveEvent, calls.append)
     assert not manager.has_listeners(SaveEvent)
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        [{"source": 1, "key": Counted(n)} for n in range(300)],
+        [{"key": Counted(n), "source": 1} for n in range(300)],
+        [{"inner.key": Counted(n)} for n in range(300)],
+    ],
+    ids=["source first", "key first", "dotted"],
+)
+def test_filters_on_several_attributes_and_dotted_ones_are_looked_up(manager, calls, filters):
+    class Inner:
+        key = Counted(7)
+
+    for number, filter in enumerate(filters):
+        manager.connect(SaveEvent, lambda event, n=number: calls.append(n), filter)
+    event = SaveEvent(1, key=Counted(7), inner=Inner())
+    manager.emit(event)
+    Counted.comparisons = 0
+    manager.emit(event)
+    assert calls == [7, 7]
+    assert Counted.comparisons <= 2
+
+
+def test_an_attribute_of_a_second_name_is_not_compared_where_the_first_differs(calls):
+    class Broken(SaveEvent):
+        @property
+        def broken(self):
+            raise RuntimeError("not to be looked at")
+
+    failures = []
+    manager = EventManager(on_error=lambda *args: failures.append(args))
+    manager.connect(SaveEvent, calls.append, {"a": 1, "broken": 2})
+    manager.emit(Broken(a=2))
+    assert failures == []
+    manager.emit(Broken(a=1))
+    assert len(failures) == 1
+    assert calls == []

@@ -65,3 +65,9 @@ def test_the_package_is_light():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert result.stdout.split() == ["False", "False"]
+
+
+def test_a_veto_replaces_no_exception(manager):
+    manager.set_trace(lambda name, method, args: name == "connect")
+    with pytest.raises(ValueError, match="inside"), capture_events(manager, FileEvent):
+        raise ValueError("inside")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from ..._lazy import lazy_names
 
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .abc_work_scheduler import ABCWorkScheduler

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Callable, Iterable
     from types import TracebackType
-    from typing import Any, ParamSpec, Self, TypeVar
+    from typing import Any, ParamSpec, TypeVar
+
+    from typing_extensions import Self
 
     P = ParamSpec("P")
     T = TypeVar("T")
