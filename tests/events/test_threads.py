@@ -1,4 +1,6 @@
 import gc
+import os
+import subprocess
 import sys
 import threading
 
@@ -405,3 +407,49 @@ def test_changes_inside_a_change_are_not_lost(calls, planned, what):
     while change_at(moment, planned, what, calls):
         moment += 1
     assert moment > 5
+
+
+FORK = """
+import os, sys, threading
+from encore.events import package_globals
+from encore.events.api import BaseEvent, EventManager, get_event_manager
+
+manager = EventManager()
+heard = []
+manager.connect(BaseEvent, heard.append)
+manager.emit(BaseEvent())
+held, done = threading.Event(), threading.Event()
+
+def hold_the_locks():
+    with manager._registry.lock, package_globals._lock:
+        held.set()
+        done.wait(60)
+
+thread = threading.Thread(target=hold_the_locks)
+thread.start()
+held.wait(60)
+child = os.fork()
+if child == 0:
+    import signal
+    signal.alarm(30)
+    manager.connect(BaseEvent, heard.append, {"source": 1})
+    with manager.held(BaseEvent):
+        manager.emit(BaseEvent(1))
+    get_event_manager()
+    os._exit(len(heard))
+done.set()
+thread.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_while_another_thread_holds_the_lock():
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=True,
+    )
+    assert result.stdout.split() == ["2"]
