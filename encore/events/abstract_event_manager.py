@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Literal, TypeAlias, TypeVar, overload
 
-    from typing_extensions import Self
-
+    SelfT = TypeVar("SelfT", bound="Connection")
     EventT = TypeVar("EventT", bound="BaseEvent")
     ResultT = TypeVar("ResultT")
     Dispatch: TypeAlias = Executor | Callable[[Callable[[], object]], object]
@@ -108,7 +107,7 @@ class Connection(ABC):
     def disconnect(self) -> None:
         """Disconnect the listener, unless that has happened already."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self: SelfT) -> SelfT:
         return self
 
     def __exit__(

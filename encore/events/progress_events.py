@@ -8,9 +8,7 @@ from .package_globals import get_event_manager
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any, Literal, Protocol, TypeAlias
-
-    from typing_extensions import Self
+    from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
     class _HasCancelled(Protocol):
         @property
@@ -19,6 +17,8 @@ if TYPE_CHECKING:
     Cancel: TypeAlias = _HasCancelled
 
     from .abstract_event_manager import BaseEventManager
+
+    SelfT = TypeVar("SelfT", bound="ProgressManager")
 
 __all__ = [
     "Cancelled",
@@ -305,7 +305,7 @@ class ProgressManager:
         if "step" in cls.__dict__ and "__call__" not in cls.__dict__:
             cls.__call__ = cls.step  # type: ignore[method-assign]
 
-    def __enter__(self) -> Self:
+    def __enter__(self: SelfT) -> SelfT:
         self.start()
         return self
 

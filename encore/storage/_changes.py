@@ -8,29 +8,41 @@ tells it as its own.
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from _thread import _local
 
 from ._metadata import copy_of
-from ._progress import has_listeners
-from .events import StoreTransactionEndEvent, StoreTransactionStartEvent
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from ..events.abstract_event_manager import BaseEventManager
-    from .events import StoreModificationEvent
+    from .events import StoreModificationEvent, StoreTransactionEvent
 
     Observer = Callable[["Change"], None]
 
 
-class Change(NamedTuple):
+class Change:
     """One key was set, updated or deleted."""
 
-    kind: type[StoreModificationEvent]
-    key: str
-    metadata: dict[str, Any]
-    observer: Observer | None = None
+    __slots__ = ("key", "kind", "metadata", "observer")
+
+    def __init__(
+        self,
+        kind: type[StoreModificationEvent],
+        key: str,
+        metadata: dict[str, Any],
+        observer: Observer | None = None,
+    ) -> None:
+        self.kind = kind
+        self.key = key
+        self.metadata = metadata
+        self.observer = observer
+
+    def _replace(self, **changes: Any) -> Change:
+        """Return a copy of which some attributes are others, as that of a named tuple."""
+        return Change(**{**{name: getattr(self, name) for name in self.__slots__}, **changes})
 
 
 class Unit:
@@ -44,11 +56,17 @@ class Unit:
         self.marks: list[tuple[Any, int]] = []
 
 
-class ThreadState(threading.local):
+class ThreadState(_local):
     """What a store knows of the calling thread."""
 
     unit: Unit | None = None
     observer: Observer | None = None
+
+
+def has_listeners(manager: Any, kind: type) -> bool:
+    """Whether an event of this class would be noticed; True where the manager cannot tell."""
+    ask = getattr(manager, "has_listeners", None)
+    return True if ask is None else bool(ask(kind))
 
 
 class ChangeTeller:
@@ -70,13 +88,10 @@ class ChangeTeller:
         finally:
             state.observer = observer
 
-    def _tell_transaction(self, state: str | None) -> None:
+    def _tell_transaction(self, kind: type[StoreTransactionEvent], **attributes: Any) -> None:
         manager = self.event_manager
-        if state is None:
-            if has_listeners(manager, StoreTransactionStartEvent):
-                manager.emit(StoreTransactionStartEvent(self))
-        elif has_listeners(manager, StoreTransactionEndEvent):
-            manager.emit(StoreTransactionEndEvent(self, state=state))
+        if has_listeners(manager, kind):
+            manager.emit(kind(self, **attributes))
 
 
 class TransactionContext:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ._streams import check_readable
 from .errors import os_errors
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from typing import Any, BinaryIO
 
 
 def _as_path(path: Any, method: str) -> str | None:

@@ -126,7 +126,8 @@ def check_criteria(where: Mapping[str, Any] | None, named: dict[str, Any]) -> di
     """Return what a query asks for as one normalised dict, None if nothing can fulfil it."""
     criteria = normalise(named)
     if where is not None:
-        from collections.abc import Mapping
+        # What collections.abc gives, without loading collections.
+        from _collections_abc import Mapping
 
         if not isinstance(where, Mapping):
             raise TypeError(f"where is a mapping, not {shown(where)}")

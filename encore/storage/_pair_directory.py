@@ -42,17 +42,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import threading
 import time
-from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from _thread import allocate_lock
 
 from ._metadata import dumps, loads
 from .errors import StoreError
 from .file_value import OpenFile
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+    from typing import Any
 
 DATA, METADATA = ".data", ".metadata"
 FOLDER, JOURNAL = ".FStmp", ".FSjournal"
@@ -71,23 +71,49 @@ _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
 
 
-class Stamps(NamedTuple):
+class Stamps:
     """What the trailer of a metadata file says."""
 
-    created: int  # microseconds since the Unix epoch
-    modified: int  # microseconds
-    data: int  # nanoseconds: the mtime of the data
+    __slots__ = ("created", "data", "modified")
+
+    def __init__(self, created: int, modified: int, data: int) -> None:
+        #: Microseconds since the Unix epoch.
+        self.created = created
+        self.modified = modified
+        #: Nanoseconds: the mtime of the data.
+        self.data = data
+
+    def __iter__(self) -> Iterator[int]:
+        return iter((self.created, self.modified, self.data))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stamps) and [*self] == [*other]
+
+    def __hash__(self) -> int:
+        return hash((*self,))
 
 
-class Pair(NamedTuple):
+class Pair:
     """A pair as it was found."""
 
-    metadata: dict[str, Any] | None  # None if damaged
-    created: float
-    modified: float
-    size: int
-    stamp: int
-    status: os.stat_result
+    __slots__ = ("created", "metadata", "modified", "size", "stamp", "status")
+
+    def __init__(
+        self,
+        metadata: dict[str, Any] | None,
+        created: float,
+        modified: float,
+        size: int,
+        stamp: int,
+        status: os.stat_result,
+    ) -> None:
+        #: None if damaged.
+        self.metadata = metadata
+        self.created = created
+        self.modified = modified
+        self.size = size
+        self.stamp = stamp
+        self.status = status
 
 
 class Staged:
@@ -108,14 +134,19 @@ class Staged:
             self.path = None
 
 
-class Replacement(NamedTuple):
+class Replacement:
     """What a pair is to become."""
 
-    name: str
-    #: None: the data stay.
-    staged: Staged | None
-    metadata: dict[str, Any]
-    stamps: Stamps
+    __slots__ = ("metadata", "name", "staged", "stamps")
+
+    def __init__(
+        self, name: str, staged: Staged | None, metadata: dict[str, Any], stamps: Stamps
+    ) -> None:
+        self.name = name
+        #: None: the data stay.
+        self.staged = staged
+        self.metadata = metadata
+        self.stamps = stamps
 
 
 class PairDirectory:
@@ -132,6 +163,8 @@ class PairDirectory:
     """
 
     def __init__(self, root: str, durable: bool) -> None:
+        from itertools import count
+
         self.root = root
         self.durable = durable
         self.folder = os.path.join(root, FOLDER)
@@ -141,7 +174,7 @@ class PairDirectory:
         self._lock: int | None = None
         self._swept = False
         self._numbers = count()
-        self._starting = threading.Lock()
+        self._starting = allocate_lock()
 
     def __del__(self) -> None:
         self.close()
@@ -372,7 +405,7 @@ class PairDirectory:
         for fd in (alive, lock):
             if fd is not None:
                 os.close(fd)
-        self._starting = threading.Lock()
+        self._starting = allocate_lock()
         self._swept = False
 
     def _temporary(self) -> str:
@@ -447,7 +480,7 @@ class PairDirectory:
                 break
             os.utime(str(staged.path), ns=(old + step, old + step))
             staged.stamp = os.stat(str(staged.path)).st_mtime_ns
-        return new.stamps._replace(data=staged.stamp)
+        return Stamps(new.stamps.created, new.stamps.modified, staged.stamp)
 
     def remove(self, name: str) -> None:
         """Delete a pair."""

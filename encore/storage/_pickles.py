@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 # Those that build plain containers, strings, numbers, booleans and None, and those that organise
 # the pickle. What is not in here may name a class or a function, call it, or look one up in

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..events.progress_events import ProgressManager
+from ._changes import has_listeners
 from .events import (
     StoreProgressEndEvent,
     StoreProgressStartEvent,
@@ -37,12 +38,6 @@ class _Nobody:
 
 
 _NOBODY = _Nobody()
-
-
-def has_listeners(manager: Any, kind: type) -> bool:
-    """Whether an event of this class would be noticed; True where the manager cannot tell."""
-    ask = getattr(manager, "has_listeners", None)
-    return True if ask is None else bool(ask(kind))
 
 
 def progress_wanted(manager: Any) -> bool:

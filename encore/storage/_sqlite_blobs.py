@@ -8,8 +8,7 @@ are random and never used again, so that a number that is still there is still t
 from __future__ import annotations
 
 import os
-import threading
-from typing import TYPE_CHECKING, Any, BinaryIO
+from _thread import allocate_lock
 
 from ._metadata import copy_of
 from ._streams import slice_bounds, source_stream
@@ -17,9 +16,11 @@ from .errors import StoreError, os_errors
 from .file_value import OpenFile
 from .value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
+    from typing import Any, BinaryIO
 
     from .base_store import Head
 
@@ -116,7 +117,7 @@ class Snapshot:
         self._store = store
         self._handle = handle
         self._number = number
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._process = os.getpid()
 
     def pread(self, size: int, position: int, /) -> bytes:

@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
-from typing import TYPE_CHECKING, Any
-from weakref import WeakSet, finalize
+from _thread import _local
 
 from ._sqlite_blobs import Blobs
 from .errors import StoreError, StoreOSError, from_os_error
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable
+    from typing import Any
+    from weakref import WeakSet
 
     from .sqlite_store import SqliteStore
 
@@ -118,6 +119,8 @@ class Handle:
     """A connection, closed when nothing refers to it any more."""
 
     def __init__(self, connection: sqlite3.Connection, chunks: str, owner: object) -> None:
+        from weakref import finalize
+
         self.connection = connection
         self.blobs = Blobs(connection, chunks)
         self.owner = owner
@@ -145,7 +148,7 @@ class Handle:
             self.connection.text_factory = str
 
 
-class Connections(threading.local):
+class Connections(_local):
     mine: Handle | None = None
 
 
@@ -165,9 +168,14 @@ _connected: WeakSet[SqliteStore] | None = None
 def watch(store: SqliteStore) -> None:
     global _connected  # noqa: PLW0603 - made on first use, so that importing has no effect
     if _connected is None:
-        _connected = WeakSet()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(before=_before_fork)
+        from weakref import WeakSet
+
+        stores: WeakSet[SqliteStore] = WeakSet()
+        # Asked again: meanwhile another thread, or a finalizer, may have come by.
+        if _connected is None:
+            _connected = stores
+            if hasattr(os, "register_at_fork"):
+                os.register_at_fork(before=_before_fork)
     _connected.add(store)
 
 

@@ -7,7 +7,6 @@ it is read from where it stands, and left open.
 from __future__ import annotations
 
 import io
-from itertools import tee as _tee
 
 from .errors import shown
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
         size: int
 
         def pread(self, size: int, position: int, /) -> bytes: ...
+
 
 BUFFER_SIZE = 1048576
 
@@ -305,7 +305,10 @@ def tee(
     n : int >= 0
     buffer_size : int > 0, in bytes
     """
-    return tuple(BufferIteratorIO(each) for each in _tee(buffer_iterator(filelike, buffer_size), n))
+    import itertools
+
+    buffers = buffer_iterator(filelike, buffer_size)
+    return tuple(BufferIteratorIO(each) for each in itertools.tee(buffers, n))
 
 
 class hashing_file:

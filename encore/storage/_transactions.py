@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import sys
 from _thread import RLock
-from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from .events import (
     StoreModificationEvent,
@@ -18,17 +16,35 @@ from .events import (
     StoreTransactionStartEvent,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, TypeVar
+    from weakref import WeakKeyDictionary, WeakValueDictionary
+
     from .abstract_store import AbstractReadOnlyStore
 
-_Self = TypeVar("_Self", bound="DummyTransactionContext")
+    _Self = TypeVar("_Self", bound="DummyTransactionContext")
 
 # class -> store id -> context; a context holds its store, so that an id cannot come back while it
-# is in here.
-_live: WeakKeyDictionary[type, WeakValueDictionary[int, Any]] = WeakKeyDictionary()
+# is in here. Made on first use, so that importing is cheap.
+_live: WeakKeyDictionary[type, WeakValueDictionary[int, Any]] | None = None
 # The weak dictionaries are not safe against threads that miss the same key at once. Re-entrant,
 # because a finalizer may run in between and begin a transaction.
 _live_lock = RLock()
+
+
+def _contexts(cls: type) -> WeakValueDictionary[int, Any]:
+    global _live  # noqa: PLW0603
+    contexts = None if _live is None else _live.get(cls)
+    if contexts is None:
+        from weakref import WeakKeyDictionary, WeakValueDictionary
+
+        live: WeakKeyDictionary[type, WeakValueDictionary[int, Any]] = WeakKeyDictionary()
+        # Asked again: meanwhile a finalizer may have begun a transaction.
+        if _live is None:
+            _live = live
+        contexts = _live.setdefault(cls, WeakValueDictionary())
+    return contexts
 
 
 class DummyTransactionContext:
@@ -46,9 +62,7 @@ class DummyTransactionContext:
         fresh.store = store
         fresh._prepare()
         with _live_lock:
-            context: _Self = _live.setdefault(cls, WeakValueDictionary()).setdefault(
-                id(store), fresh
-            )
+            context: _Self = _contexts(cls).setdefault(id(store), fresh)
         return context
 
     def __init__(self, store: AbstractReadOnlyStore) -> None:

@@ -25,10 +25,8 @@ from __future__ import annotations
 import io
 from abc import ABC, abstractmethod
 
-from ..events.package_globals import get_event_manager
 from ._keys import check_key, check_page, key_matcher
 from ._metadata import check_criteria, check_names, copy_of, matches, normalise
-from ._progress import store_progress
 from ._streams import BUFFER_SIZE, as_bytes, check_bounds, check_buffer_size
 from .errors import AuthorizationError, PreconditionError, StoreError
 from .value import Value
@@ -41,11 +39,29 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO, TypeVar
 
     from ..events.abstract_event_manager import BaseEventManager
+    from ..events.package_globals import get_event_manager
+    from ._progress import store_progress
     from ._streams import Readable
 
     Metadata = dict[str, Any]
     Path = str | os.PathLike[str]
     _Self = TypeVar("_Self", bound="AbstractReadOnlyStore")
+else:
+    # What has to do with events is imported when it is first needed: each of these functions puts
+    # the real one in its own place, which is called without a detour from then on.
+
+    def get_event_manager():
+        global get_event_manager  # noqa: PLW0603
+        from ..events.package_globals import get_event_manager
+
+        return get_event_manager()
+
+    def store_progress(*args):
+        global store_progress  # noqa: PLW0603
+        from ._progress import store_progress
+
+        return store_progress(*args)
+
 
 __all__ = [
     "AbstractAuthorizingStore",

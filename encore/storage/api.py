@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from .._lazy import lazy_names
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .abstract_store import AbstractAuthorizingStore, AbstractReadOnlyStore, AbstractStore
+
+    from .abstract_store import (
+        AbstractAuthorizingStore,
+        AbstractReadOnlyStore,
+        AbstractStore,
+    )
     from .base_store import BaseReadOnlyStore, BaseStore
     from .copying import CopyReport, copy_store
     from .dict_memory_store import DictMemoryStore
@@ -27,7 +33,11 @@ if TYPE_CHECKING:
         StoreUpdateEvent,
     )
     from .file_value import FileValue
-    from .filesystem_store import FileSystemStore, FileSystemStoreError, init_shared_store
+    from .filesystem_store import (
+        FileSystemStore,
+        FileSystemStoreError,
+        init_shared_store,
+    )
     from .mapping import ReadOnlyStoreMapping, StoreMapping
     from .opener import open_store
     from .overlay_store import OverlayStore
@@ -36,41 +46,6 @@ if TYPE_CHECKING:
     from .url_value import URLValue
     from .value import Value
     from .wrapper_store import WrapperStore
-
-_HOME = {
-    "abstract_store": ["AbstractAuthorizingStore", "AbstractReadOnlyStore", "AbstractStore"],
-    "base_store": ["BaseReadOnlyStore", "BaseStore"],
-    "copying": ["CopyReport", "copy_store"],
-    "dict_memory_store": ["DictMemoryStore"],
-    "directory_store": ["DirectoryStore", "LeftOut"],
-    "errors": ["AuthorizationError", "PreconditionError", "StoreError", "StoreOSError"],
-    "events": [
-        "StoreDeleteEvent",
-        "StoreEvent",
-        "StoreKeyEvent",
-        "StoreModificationEvent",
-        "StoreProgressEndEvent",
-        "StoreProgressEvent",
-        "StoreProgressStartEvent",
-        "StoreProgressStepEvent",
-        "StoreSetEvent",
-        "StoreTransactionEndEvent",
-        "StoreTransactionEvent",
-        "StoreTransactionStartEvent",
-        "StoreUpdateEvent",
-    ],
-    "file_value": ["FileValue"],
-    "filesystem_store": ["FileSystemStore", "FileSystemStoreError", "init_shared_store"],
-    "overlay_store": ["OverlayStore"],
-    "mapping": ["ReadOnlyStoreMapping", "StoreMapping"],
-    "opener": ["open_store"],
-    "sqlite_store": ["SqliteStore"],
-    "string_value": ["StringValue"],
-    "url_value": ["URLValue"],
-    "value": ["Value"],
-    "wrapper_store": ["WrapperStore"],
-}
-_MODULES = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "AbstractAuthorizingStore",
@@ -115,16 +90,30 @@ __all__ = [
     "open_store",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f"{__package__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "abstract_store": "AbstractAuthorizingStore AbstractReadOnlyStore AbstractStore",
+        "base_store": "BaseReadOnlyStore BaseStore",
+        "copying": "CopyReport copy_store",
+        "dict_memory_store": "DictMemoryStore",
+        "directory_store": "DirectoryStore LeftOut",
+        "errors": "AuthorizationError PreconditionError StoreError StoreOSError",
+        "events": (
+            "StoreDeleteEvent StoreEvent StoreKeyEvent StoreModificationEvent "
+            "StoreProgressEndEvent StoreProgressEvent StoreProgressStartEvent "
+            "StoreProgressStepEvent StoreSetEvent StoreTransactionEndEvent "
+            "StoreTransactionEvent StoreTransactionStartEvent StoreUpdateEvent"
+        ),
+        "file_value": "FileValue",
+        "filesystem_store": "FileSystemStore FileSystemStoreError init_shared_store",
+        "overlay_store": "OverlayStore",
+        "mapping": "ReadOnlyStoreMapping StoreMapping",
+        "opener": "open_store",
+        "sqlite_store": "SqliteStore",
+        "string_value": "StringValue",
+        "url_value": "URLValue",
+        "value": "Value",
+        "wrapper_store": "WrapperStore",
+    },
+)

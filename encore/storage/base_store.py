@@ -20,15 +20,11 @@ from __future__ import annotations
 
 import os
 import time
-from threading import RLock
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn
-from weakref import WeakSet
+from _thread import RLock
 
-from ..events.package_globals import get_event_manager
 from ._changes import Change, ChangeTeller, ThreadState, TransactionContext, Unit
 from ._keys import check_key, check_page, key_matcher, literal_prefix
 from ._metadata import check_criteria, check_names, copy_of, digest, normalise
-from ._progress import progress
 from ._streams import (
     BUFFER_SIZE,
     as_bytes,
@@ -39,39 +35,77 @@ from ._streams import (
 )
 from .abstract_store import AbstractReadOnlyStore, AbstractStore
 from .errors import PreconditionError, StoreError, shown
-from .events import StoreDeleteEvent, StoreSetEvent, StoreUpdateEvent
 from .value import Value, check_value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
+    from typing import Any, BinaryIO, NoReturn
+    from weakref import WeakSet
 
     from ..events.abstract_event_manager import BaseEventManager
     from ._changes import Observer
+    from ._progress import progress
     from ._streams import Readable
+    from .events import (
+        StoreDeleteEvent,
+        StoreSetEvent,
+        StoreTransactionEndEvent,
+        StoreTransactionStartEvent,
+        StoreUpdateEvent,
+    )
 
     Metadata = dict[str, Any]
 
 __all__ = ["BaseReadOnlyStore", "BaseStore", "Head"]
 
 
-class Head(NamedTuple):
-    """What a leaf store knows of a key without its data; metadata is None if it is damaged."""
+class Head:
+    """What a leaf store knows of a key without its data; metadata is None if it is damaged.
 
-    metadata: dict[str, Any] | None
-    created: float
-    modified: float
-    size: int
+    It can be taken apart: ``metadata, created, modified, size = head``.
+    """
+
+    # All that is used of a NamedTuple, made in half the time, and without importing typing.
+    __slots__ = ("created", "metadata", "modified", "size")
+
+    def __init__(
+        self, metadata: dict[str, Any] | None, created: float, modified: float, size: int
+    ) -> None:
+        self.metadata = metadata
+        self.created = created
+        self.modified = modified
+        self.size = size
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.metadata, self.created, self.modified, self.size))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Head) and [*self] == [*other]
+
+    def __hash__(self) -> int:
+        return hash((*self,))
+
+    def __repr__(self) -> str:
+        return f"Head({self.metadata!r}, {self.created!r}, {self.modified!r}, {self.size!r})"
+
+    def _replace(self, **changes: Any) -> Head:
+        """Return a copy of which some attributes are others, as that of a named tuple."""
+        return Head(**{**{name: getattr(self, name) for name in self.__slots__}, **changes})
 
     @property
     def etag(self) -> str:
         return digest(self.created, self.modified, self.size, self.metadata)
 
 
-class Condition(NamedTuple):
-    """``if_match`` or ``if_none_match``."""
+class Condition:
+    """``if_match``, or ``if_none_match``: then there is no etag."""
 
-    etag: str | None
+    __slots__ = ("etag",)
+
+    def __init__(self, etag: str | None) -> None:
+        self.etag = etag
 
     @classmethod
     def of(cls, if_match: str | None, if_none_match: str | None) -> Condition | None:
@@ -99,6 +133,23 @@ class Condition(NamedTuple):
             raise PreconditionError(f"{key!r} has changed", key=key)
 
 
+def _load() -> None:
+    """Import what only a store needs that is in use, so that importing this module is cheap.
+
+    They become globals: a method that imported them would do so at every call.
+    """
+    global StoreDeleteEvent, StoreSetEvent, StoreTransactionEndEvent  # noqa: PLW0603
+    global StoreTransactionStartEvent, StoreUpdateEvent, progress  # noqa: PLW0603
+    from ._progress import progress
+    from .events import (
+        StoreDeleteEvent,
+        StoreSetEvent,
+        StoreTransactionEndEvent,
+        StoreTransactionStartEvent,
+        StoreUpdateEvent,
+    )
+
+
 # A lock that another thread held at the time of a fork would stay locked in the child for ever.
 _stores: WeakSet[BaseReadOnlyStore] | None = None
 
@@ -106,9 +157,15 @@ _stores: WeakSet[BaseReadOnlyStore] | None = None
 def _remember(store: BaseReadOnlyStore) -> None:
     global _stores  # noqa: PLW0603 - made on first use, so that importing has no effect
     if _stores is None:
-        _stores = WeakSet()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_after_fork)
+        from weakref import WeakSet
+
+        _load()
+        stores: WeakSet[BaseReadOnlyStore] = WeakSet()
+        # Asked again: meanwhile another thread, or a finalizer, may have made its first store.
+        if _stores is None:
+            _stores = stores
+            if hasattr(os, "register_at_fork"):
+                os.register_at_fork(after_in_child=_after_fork)
     _stores.add(store)
 
 
@@ -158,6 +215,8 @@ class BaseReadOnlyStore(ChangeTeller, AbstractReadOnlyStore):
         return {name: value for name, value in self.__dict__.items() if name not in self._transient}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        from ..events.package_globals import get_event_manager
+
         self.__dict__.update(state)
         self.event_manager = get_event_manager()
         self._prepare()
@@ -380,7 +439,7 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
         self._state.unit = Unit()
         try:
             self._begin()
-            self._tell_transaction(None)
+            self._tell_transaction(StoreTransactionStartEvent)
         except BaseException:
             self._state.unit = None
             self._rollback()
@@ -410,7 +469,7 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
             self._state.unit = None
             if not done:
                 self._rollback()
-            self._tell_transaction("done" if done else "failed")
+            self._tell_transaction(StoreTransactionEndEvent, state="done" if done else "failed")
         if done:
             for change in unit.changes:
                 self._tell(change)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
-
 from ..events.progress_events import Cancelled, check_cancel, is_cancelled
+from ._changes import has_listeners
 from ._metadata import equal
-from ._progress import StoreProgressManager, has_listeners
+from ._progress import StoreProgressManager
 from ._streams import BUFFER_SIZE, BufferIteratorIO
 from .abstract_store import AbstractReadOnlyStore, AbstractStore
 from .errors import PreconditionError, StoreError
 from .events import StoreProgressEndEvent, StoreProgressStartEvent, StoreProgressStepEvent
 from .value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, BinaryIO
 
     from ..events.abstract_event_manager import BaseEventManager
     from ..events.progress_events import Cancel
@@ -96,7 +97,8 @@ def copy_store(
     Raises
     ------
     Cancelled
-        If that is what `cancel` says.
+        If that is what `cancel` says; its `report` is the CopyReport until then, if anything had
+        been done.
 
     Events
     ------
@@ -113,12 +115,12 @@ def copy_store(
         raise ValueError(f"on_conflict is one of {', '.join(_POLICIES)}, not {on_conflict!r}")
     check_cancel(cancel)
     if match is None:
-        keys = list(source.query_keys())
+        found = source.query_keys()
     elif callable(match):
-        keys = [key for key in source.query_keys() if match(key)]
+        found = (key for key in source.query_keys() if match(key))
     else:
-        keys = list(source.glob(match))
-    keys.sort()
+        found = source.glob(match)
+    keys = sorted(_unless(cancel, found))
     manager = target.event_manager if event_manager is None else event_manager
     copier = _Copier(source, target, on_conflict, cancel)
     if not any(
@@ -131,7 +133,7 @@ def copy_store(
         manager,
         source=target,
         message="Copying",
-        steps=_total(source, keys),
+        steps=_total(source, _unless(cancel, keys)),
         key="",
         metadata={},
         unit="B",
@@ -148,7 +150,15 @@ def copy_store(
     return copier.report
 
 
-def _total(source: AbstractReadOnlyStore, keys: list[str]) -> int:
+def _unless(cancel: Cancel | None, keys: Iterable[str]) -> Iterator[str]:
+    """Iterate until that is cancelled."""
+    for key in keys:
+        if cancel is not None and is_cancelled(cancel):
+            raise Cancelled("Copying: cancelled")
+        yield key
+
+
+def _total(source: AbstractReadOnlyStore, keys: Iterable[str]) -> int:
     total = 0
     for key in keys:
         try:
@@ -216,6 +226,7 @@ class _Copier:
             return True
         self.report.copied += written
         if cancelled is not None:
+            cancelled.report = self.report
             raise cancelled
         return more
 
@@ -307,7 +318,7 @@ class _Copier:
     def is_same_data(self, value: Value, there: Value) -> bool:
         if value.size is not None and there.size is not None and value.size != there.size:
             return False
-        return _digest(value, self.watch) == _digest(there, None)
+        return _digest(value, self.watch) == _digest(there, lambda step: self.break_off())
 
 
 def _digest(value: Value, progress: Callable[..., object] | None) -> bytes:
@@ -332,7 +343,8 @@ class _Watched(Value):
 
     @property
     def data(self) -> BinaryIO:
-        return cast(BinaryIO, BufferIteratorIO(self._value.iterdata(BUFFER_SIZE, self._progress)))
+        stream: Any = BufferIteratorIO(self._value.iterdata(BUFFER_SIZE, self._progress))
+        return stream  # type: ignore[no-any-return]
 
     @property
     def metadata(self) -> dict[str, Any]:

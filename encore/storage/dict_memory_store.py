@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Any, NoReturn
+from _thread import allocate_lock
 
 from .base_store import Head, no_positional_manager
 from .errors import StoreError
 from .overlay_store import LOCK_TIMEOUT, OverlayStore
 from .string_value import StringValue
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Any, NoReturn
 
     from ..events.abstract_event_manager import BaseEventManager
 
@@ -46,11 +47,11 @@ class DictMemoryStore(OverlayStore):
 
     def _prepare(self) -> None:
         super()._prepare()
-        self._mutex = threading.Lock()
+        self._mutex = allocate_lock()
 
     def _forked(self) -> None:
         super()._forked()
-        self._mutex = threading.Lock()
+        self._mutex = allocate_lock()
 
     def info(self) -> dict[str, Any]:
         return {**super().info(), "durable": "none", "streaming": False}

@@ -6,7 +6,6 @@ import errno
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from ._keys import MAX_KEY_BYTES
 from ._metadata import copy_of, digest, matches
@@ -17,8 +16,10 @@ from .file_value import OpenFile
 from .string_value import StringValue
 from .value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Any, BinaryIO
 
     from ..events.abstract_event_manager import BaseEventManager
 
@@ -45,7 +46,7 @@ _COMPRESSED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz":
 _UNKNOWN = "application/octet-stream"
 
 
-class LeftOut(NamedTuple):
+class LeftOut(tuple[str, str, StoreOSError | None]):
     """What is in a directory tree and yet no key, and why.
 
     Attributes
@@ -59,9 +60,29 @@ class LeftOut(NamedTuple):
         What the system said, where something could not be read.
     """
 
-    path: str
-    reason: str
-    error: StoreOSError | None = None
+    # A NamedTuple written out: typing is slow to import.
+    __slots__ = ()
+
+    def __new__(cls, path: str, reason: str, error: StoreOSError | None = None) -> LeftOut:
+        return super().__new__(cls, (path, reason, error))
+
+    def __getnewargs__(self) -> tuple[str, str, StoreOSError | None]:
+        return self.path, self.reason, self.error
+
+    def __repr__(self) -> str:
+        return f"LeftOut(path={self.path!r}, reason={self.reason!r}, error={self.error!r})"
+
+    @property
+    def path(self) -> str:
+        return self[0]
+
+    @property
+    def reason(self) -> str:
+        return self[1]
+
+    @property
+    def error(self) -> StoreOSError | None:
+        return self[2]
 
 
 class DirectoryStore(BaseReadOnlyStore):

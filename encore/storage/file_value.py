@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ._metadata import copy_of, digest, normalise
 from ._streams import check_bounds, source_stream
 from .errors import StoreError, os_errors
 from .value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any, BinaryIO
 
     from ._streams import Source
 

@@ -7,35 +7,35 @@ names in _filenames.py.
 
 from __future__ import annotations
 
-import errno
 import os
-import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from _thread import RLock
 
-from ._filenames import decode, encode, is_digest, is_plain, may_be_old
-from ._pair_directory import (
-    DATA,
-    Pair,
-    PairDirectory,
-    Replacement,
-    Staged,
-    Stamps,
-    read_file,
-    unlink,
-)
 from ._streams import ForeignErrors
 from .base_store import Head, no_positional_manager
 from .errors import StoreError, from_os_error, os_errors
-from .file_value import LateFile, OpenFile
 from .overlay_store import LOCK_TIMEOUT, OverlayState, OverlayStore
 from .string_value import StringValue
 from .value import SourceValue, Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Any
 
     from ..events.abstract_event_manager import BaseEventManager
+    from ._filenames import decode, encode, is_digest, is_plain, may_be_old
+    from ._pair_directory import (
+        DATA,
+        Pair,
+        PairDirectory,
+        Replacement,
+        Staged,
+        Stamps,
+        read_file,
+        unlink,
+    )
+    from .file_value import LateFile, OpenFile
 
 __all__ = ["FileSystemStore", "FileSystemStoreError", "init_shared_store"]
 
@@ -48,6 +48,24 @@ _SMALL = 65536
 # Larger values keep their file open, so that they stay what they are; but no more than this many
 # at a time, as processes are commonly given 1024 open files in all.
 _MAX_OPEN = 128
+
+
+_loaded = False
+
+
+def _load() -> None:
+    """Import what only a store needs that is in use; see the _load() of base_store.py."""
+    global _loaded  # noqa: PLW0603
+    if _loaded:
+        return
+    global decode, encode, is_digest, is_plain, may_be_old  # noqa: PLW0603
+    global DATA, PairDirectory, Replacement, Stamps, read_file, unlink  # noqa: PLW0603
+    global LateFile, OpenFile  # noqa: PLW0603
+    from ._filenames import decode, encode, is_digest, is_plain, may_be_old
+    from ._pair_directory import DATA, PairDirectory, Replacement, Stamps, read_file, unlink
+    from .file_value import LateFile, OpenFile
+
+    _loaded = True
 
 
 class FileSystemStoreError(StoreError):
@@ -66,6 +84,7 @@ def init_shared_store(path: str | os.PathLike[str], magic_fname: str = MAGIC) ->
     """
     root = _absolute(path)
     magic = os.path.join(root, _check_magic(magic_fname))
+    _load()
     with os_errors():
         os.makedirs(root, exist_ok=True)
         if os.path.exists(magic):
@@ -107,13 +126,16 @@ def _check_magic(magic_fname: str) -> str:
     return magic_fname
 
 
-class _Record(NamedTuple):
+class _Record:
     """A pair, or what it is to become."""
 
-    head: Head
-    #: New data; None: those that are there.
-    staged: Staged | None
-    stamp: int
+    __slots__ = ("head", "staged", "stamp")
+
+    def __init__(self, head: Head, staged: Staged | None, stamp: int) -> None:
+        self.head = head
+        #: New data; None: those that are there.
+        self.staged = staged
+        self.stamp = stamp
 
 
 class _State(OverlayState):
@@ -163,10 +185,11 @@ class FileSystemStore(OverlayStore):
         self._check_magic_file()
 
     def _prepare(self) -> None:
+        _load()
         super()._prepare()
         self._state = _State()
         # Re-entrant only because such a lock knows whether this thread holds it.
-        self._mutex = threading.RLock()
+        self._mutex = RLock()
         self._pairs: PairDirectory | None = None
         #: Where the thread that has the mutex holds the lock of the directory.
         self._locked: PairDirectory | None = None
@@ -175,7 +198,7 @@ class FileSystemStore(OverlayStore):
     def _forked(self) -> None:
         super()._forked()
         self._state = _State()
-        self._mutex = threading.RLock()
+        self._mutex = RLock()
         for pairs in {self._pairs, self._locked}:
             if pairs is not None:
                 pairs.forget()
@@ -297,6 +320,8 @@ class FileSystemStore(OverlayStore):
             try:
                 pair = self._directory.look(name)
             except OSError as error:
+                import errno
+
                 if error.errno in (errno.EACCES, errno.EPERM, errno.EIO):
                     # One that cannot be read hides no other.
                     continue

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import suppress
-from typing import TYPE_CHECKING
+# What collections.abc gives, without loading collections.
+from _collections_abc import Mapping, MutableMapping
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .abstract_store import AbstractReadOnlyStore, AbstractStore
 
 __all__ = ["ReadOnlyStoreMapping", "StoreMapping"]
@@ -60,5 +62,7 @@ class StoreMapping(ReadOnlyStoreMapping, MutableMapping[str, bytes]):
     def clear(self) -> None:
         # The inherited one looks for a first key and reads its data, for each key again.
         for key in self:
-            with suppress(KeyError):
+            try:
                 self.store.delete(key)
+            except KeyError:
+                pass

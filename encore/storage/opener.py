@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .errors import StoreError, os_errors
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, Literal, overload
 
     from ..events.abstract_event_manager import BaseEventManager
     from .abstract_store import AbstractReadOnlyStore, AbstractStore
@@ -24,16 +25,17 @@ _RESERVED = frozenset(
 )
 
 
-@overload
-def open_store(
-    name: str, *, create: Literal[True], event_manager: BaseEventManager | None = None
-) -> AbstractStore: ...
+if TYPE_CHECKING:
 
+    @overload
+    def open_store(
+        name: str, *, create: Literal[True], event_manager: BaseEventManager | None = None
+    ) -> AbstractStore: ...
 
-@overload
-def open_store(
-    name: str, *, create: bool = False, event_manager: BaseEventManager | None = None
-) -> AbstractReadOnlyStore: ...
+    @overload
+    def open_store(
+        name: str, *, create: bool = False, event_manager: BaseEventManager | None = None
+    ) -> AbstractReadOnlyStore: ...
 
 
 def open_store(

@@ -15,14 +15,14 @@ Reads of that thread look there first; nobody else sees it. Beneath it, a store 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from ._changes import ThreadState
 from ._metadata import matches
 from .base_store import BaseStore, Head
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Any
 
     from .value import Value
 

@@ -11,49 +11,48 @@ once is read from a snapshot. How connections come and go is said in _sqlite_con
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
-import threading
+from _thread import RLock, get_ident
 from io import BytesIO
-from math import isfinite
-from typing import TYPE_CHECKING, Any, BinaryIO
-from weakref import WeakSet, finalize
 
 from ._keys import check_key, prefix_end
 from ._metadata import dumps, loads, matches, normalise
-from ._sqlite_blobs import (
-    CHUNK,
-    NUMBER,
-    LateBlobValue,
-    Snapshot,
-    chunk_rows,
-    is_number,
-    new_number,
-)
-from ._sqlite_connections import (
-    BUSY,
-    BUSY_SETUP,
-    Connections,
-    Errors,
-    Handle,
-    Use,
-    inherit,
-    watch,
-)
 from ._streams import check_bounds, slice_bounds
 from .base_store import BaseStore, Head, no_positional_manager
 from .errors import StoreError, os_errors
-from .file_value import OpenFile
 from .string_value import StringValue
 from .value import SourceValue, Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Iterator
+    from typing import Any, BinaryIO
+    from weakref import WeakSet
 
     from ..events.abstract_event_manager import BaseEventManager
+    from ._sqlite_blobs import (
+        CHUNK,
+        NUMBER,
+        LateBlobValue,
+        Snapshot,
+        chunk_rows,
+        is_number,
+        new_number,
+    )
+    from ._sqlite_connections import (
+        BUSY,
+        BUSY_SETUP,
+        Connections,
+        Errors,
+        Handle,
+        Use,
+        inherit,
+        watch,
+    )
     from ._streams import Source
+    from .file_value import OpenFile
 
     Metadata = dict[str, Any]
 
@@ -80,6 +79,42 @@ _MAX_COPIES = 128
 # its commit: the page cache holds 2000 KiB. Every change counts as some pages.
 _SPILL = 1 << 20
 _PER_CHANGE = 1 << 14
+
+
+_loaded = False
+
+
+def _load() -> None:
+    """Import what only a store needs that is in use; see the _load() of base_store.py."""
+    global _loaded  # noqa: PLW0603
+    if _loaded:
+        return
+    global CHUNK, NUMBER, LateBlobValue, Snapshot, chunk_rows, is_number, new_number  # noqa: PLW0603
+    global BUSY, BUSY_SETUP, Connections, Errors, Handle, Use, inherit, watch  # noqa: PLW0603
+    global OpenFile  # noqa: PLW0603
+    from ._sqlite_blobs import (
+        CHUNK,
+        NUMBER,
+        LateBlobValue,
+        Snapshot,
+        chunk_rows,
+        is_number,
+        new_number,
+    )
+    from ._sqlite_connections import (
+        BUSY,
+        BUSY_SETUP,
+        Connections,
+        Errors,
+        Handle,
+        Use,
+        inherit,
+        watch,
+    )
+    from .file_value import OpenFile
+
+    _loaded = True
+
 
 def _adapt_dict(metadata: dict[str, Any]) -> str:
     return dumps(normalise(metadata))
@@ -157,6 +192,7 @@ class SqliteStore(BaseStore):
         _register_adapter()
 
     def _prepare(self) -> None:
+        _load()
         super()._prepare()
         self._path = self.location
         self._cleanup: Any = None
@@ -166,8 +202,10 @@ class SqliteStore(BaseStore):
         self._fresh()
 
     def _fresh(self) -> None:
+        from weakref import WeakSet
+
         # Re-entrant only because such a lock knows whether this thread holds it.
-        self._mutex = threading.RLock()
+        self._mutex = RLock()
         self._handles = Connections()
         self._writer: tuple[int, Handle] | None = None
         self._snapshots: WeakSet[Handle] = WeakSet()
@@ -213,6 +251,7 @@ class SqliteStore(BaseStore):
             # writes.
             import shutil
             import tempfile
+            from weakref import finalize
 
             with os_errors():
                 memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -300,11 +339,7 @@ class SqliteStore(BaseStore):
         handle = self._handles.mine
         if handle is None or handle.owner is not self._owner:
             writer = self._writer
-            if (
-                writer is not None
-                and writer[0] == threading.get_ident()
-                and writer[1].owner is self._owner
-            ):
+            if writer is not None and writer[0] == get_ident() and writer[1].owner is self._owner:
                 handle = writer[1]
             else:
                 handle = self._new_handle()
@@ -408,6 +443,7 @@ class SqliteStore(BaseStore):
 
     def temporary_file(self) -> Any:
         """Return an unnamed file on the disk of the database, or elsewhere if that cannot be written."""
+        import errno
         import tempfile
 
         with os_errors():
@@ -529,7 +565,7 @@ class SqliteStore(BaseStore):
             raise StoreError(f"{self!r} is locked by another thread")
         with Use(self) as handle:
             handle.dirtied = 0
-            self._writer = threading.get_ident(), handle
+            self._writer = get_ident(), handle
             handle.connection.execute("BEGIN IMMEDIATE")
 
     def _end(self) -> None:
@@ -548,7 +584,7 @@ class SqliteStore(BaseStore):
     def _rollback(self) -> None:
         writer = self._writer
         try:
-            if writer is not None and writer[0] == threading.get_ident():
+            if writer is not None and writer[0] == get_ident():
                 if writer[1].connection.in_transaction:
                     with Errors(self._path):
                         writer[1].connection.execute("ROLLBACK")
@@ -692,7 +728,8 @@ def _as_data(data: Any) -> bytes:
 
 
 def _as_stamp(stamp: Any) -> float:
-    return float(stamp) if isinstance(stamp, int | float) and isfinite(stamp) else 0.0
+    # The difference of an infinity or NaN is none: math.isfinite() without loading the module.
+    return float(stamp) if isinstance(stamp, int | float) and stamp - stamp == 0 else 0.0
 
 
 def _write(file: Any, chunk: bytes) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ._metadata import copy_of, digest, normalise
 from ._streams import as_bytes, slice_bounds
 from .value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any, BinaryIO
 
 __all__ = ["StringValue"]
 

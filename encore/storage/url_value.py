@@ -3,38 +3,43 @@
 from __future__ import annotations
 
 import io
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from ._metadata import copy_of, normalise
 from ._streams import as_bytes
 from .errors import StoreError, from_os_error, shown
 from .value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from typing import Any, BinaryIO
     from urllib.request import OpenerDirector
 
 __all__ = ["URLValue"]
 
 
-@contextmanager
-def _url_errors(url: str) -> Iterator[None]:
-    """Turn what urllib raises in the block into a StoreError."""
-    from http.client import HTTPException
+class _url_errors:
+    """A context manager that turns what urllib raises in its block into a StoreError."""
 
-    try:
-        yield
-    except StoreError:
-        raise
-    except (OSError, HTTPException) as error:
-        close = getattr(error, "close", None)
-        if close is not None:  # an HTTPError is a response besides
-            close()
-        reason = getattr(error, "reason", error)
-        if isinstance(reason, OSError) and reason.errno is not None:
-            raise from_os_error(reason) from error
-        raise StoreError(f"{_shown(url)}: {error}") from error
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None or isinstance(error, StoreError):
+            return
+        from http.client import HTTPException
+
+        if isinstance(error, OSError | HTTPException):
+            close = getattr(error, "close", None)
+            if close is not None:  # an HTTPError is a response besides
+                close()
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, OSError) and reason.errno is not None:
+                raise from_os_error(reason) from error
+            raise StoreError(f"{_shown(self._url)}: {error}") from error
 
 
 def _shown(url: str) -> str:
@@ -126,7 +131,8 @@ class URLValue(Value):
         return self._headers
 
     def _header(self, name: str) -> str | None:
-        return cast("str | None", self._known_headers().get(name))
+        value: str | None = self._known_headers().get(name)
+        return value
 
     @property
     def size(self) -> int | None:  # type: ignore[override]
@@ -159,8 +165,7 @@ class URLValue(Value):
         with _url_errors(self.url):
             response = open_url(self.url, timeout=self.timeout)
         self._headers = response.headers
-        body = _Body(self.url, response, _length(response.headers))
-        return cast(BinaryIO, io.BufferedReader(body))
+        return io.BufferedReader(_Body(self.url, response, _length(response.headers)))
 
     @property
     def metadata(self) -> dict[str, Any]:

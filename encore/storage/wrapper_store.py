@@ -9,15 +9,18 @@ looked at before and after each change.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO
-
 from ..events.package_globals import get_event_manager
-from ._changes import Change, ChangeTeller, ThreadState, TransactionContext, Unit
+from ._changes import (
+    Change,
+    ChangeTeller,
+    ThreadState,
+    TransactionContext,
+    Unit,
+    has_listeners,
+)
 from ._keys import check_key
 from ._metadata import check_criteria, check_names, copy_of, matches, normalise
-from ._progress import has_listeners, progress, progress_wanted
+from ._progress import progress, progress_wanted
 from ._streams import BUFFER_SIZE, CountingStream, check_buffer_size, check_readable
 from ._transactions import DummyTransactionContext
 from .abstract_store import (
@@ -35,10 +38,12 @@ from .events import (
 )
 from .value import Value, check_value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
+    from typing import Any, BinaryIO
 
     from ..events.abstract_event_manager import BaseEventManager
     from ._changes import Observer
@@ -322,27 +327,9 @@ class WrapperStore(ChangeTeller, AbstractStore):
 
     # Telling changes
 
-    @contextmanager
-    def _changing(self, key: str | None) -> Iterator[Callable[..., None]]:
+    def _changing(self, key: str | None) -> _Changing:
         """Give a function that calls a method of the inner store; tell what it changed at the end."""
-        inner = self.store
-        if not isinstance(inner, AbstractStore):
-            raise StoreError(f"{inner!r} can only be read", key=key)
-        state = self._state
-        # What listeners, and the stream, do meanwhile is their own doing.
-        observer, state.observer = state.observer, None
-        unit = state.unit
-        mine = unit is None
-        if unit is None:
-            state.unit = unit = Unit()
-        try:
-            yield partial(self._call, inner, unit, observer, key)
-        finally:
-            if mine:
-                state.unit = None
-                for change in unit.changes:
-                    self._tell(change)
-            state.observer = observer
+        return _Changing(self, key)
 
     def _call(
         self,
@@ -357,7 +344,7 @@ class WrapperStore(ChangeTeller, AbstractStore):
         if isinstance(inner, ChangeTeller):
             state = inner._state
             outer = state.observer
-            state.observer = partial(self._observe, observer)
+            state.observer = lambda change: self._observe(observer, change)
             try:
                 getattr(inner, method)(*args, **kwargs)
             finally:
@@ -404,7 +391,7 @@ class WrapperStore(ChangeTeller, AbstractStore):
             state.unit = unit = Unit()
             unit.marks.append(((context, outer), 0))
             try:
-                self._tell_transaction(None)
+                self._tell_transaction(StoreTransactionStartEvent)
             except BaseException as error:
                 state.unit = outer
                 context.__exit__(type(error), error, error.__traceback__)
@@ -427,18 +414,68 @@ class WrapperStore(ChangeTeller, AbstractStore):
         finally:
             if not unit.marks:
                 state.unit = outer
-                self._tell_transaction("done" if done else "failed")
+                self._tell_transaction(StoreTransactionEndEvent, state="done" if done else "failed")
                 if done:
                     for change in unit.changes:
                         self._tell(change)
 
 
-@contextmanager
-def open_value(value: Any) -> Iterator[tuple[Readable, dict[str, Any], int | None]]:
-    """Take apart what ``set`` was given: stream, metadata and, where it is known, size."""
-    if isinstance(value, Value):
-        with value.data as stream:
-            yield stream, value.metadata, value.size
-    else:
-        source, metadata = check_value(value)
-        yield source, metadata, None
+class _Changing:
+    """A block of a WrapperStore that calls a method of the inner store, and tells what it changed."""
+
+    def __init__(self, wrapper: WrapperStore, key: str | None) -> None:
+        self._wrapper = wrapper
+        self._key = key
+
+    def __enter__(self) -> _Changing:
+        inner = self._wrapper.store
+        if not isinstance(inner, AbstractStore):
+            raise StoreError(f"{inner!r} can only be read", key=self._key)
+        self._inner = inner
+        state = self._wrapper._state
+        # What listeners, and the stream, do meanwhile is their own doing.
+        self._observer, state.observer = state.observer, None
+        unit = state.unit
+        self._mine = unit is None
+        if unit is None:
+            state.unit = unit = Unit()
+        self._unit = unit
+        return self
+
+    def __call__(self, method: str, *args: Any, **kwargs: Any) -> None:
+        self._wrapper._call(
+            self._inner, self._unit, self._observer, self._key, method, *args, **kwargs
+        )
+
+    def __exit__(self, *exc_info: object) -> None:
+        state = self._wrapper._state
+        if self._mine:
+            state.unit = None
+            for change in self._unit.changes:
+                self._wrapper._tell(change)
+        state.observer = self._observer
+
+
+class open_value:
+    """Takes apart what ``set`` was given: stream, metadata and, where it is known, size."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+        self._opened: BinaryIO | None = None
+
+    def __enter__(self) -> tuple[Readable, dict[str, Any], int | None]:
+        value = self._value
+        if not isinstance(value, Value):
+            source, metadata = check_value(value)
+            return source, metadata, None
+        self._opened = stream = value.data
+        try:
+            # In this order: a value behind a URL learns its size when it is opened.
+            return stream, value.metadata, value.size
+        except BaseException:
+            stream.close()
+            raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._opened is not None:
+            self._opened.close()

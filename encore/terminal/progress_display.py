@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from logging import Handler
     from types import TracebackType
-    from typing import Any, Literal, TextIO
-
-    from typing_extensions import Self
+    from typing import Any, Literal, TextIO, TypeVar
 
     from ..events.abstract_event_manager import BaseEvent, BaseEventManager
     from ._screen import Screen
 
     Listener = Callable[[Any], object]
+
+    SelfT = TypeVar("SelfT", bound="ProgressDisplay")
 
 _MODES = ("auto", "bar", "lines", "off")
 
@@ -158,7 +158,7 @@ class ProgressDisplay:
         count = len(self.writers)
         return f"<{type(self).__name__} showing {count} operations on {self._screen.stream!r}>"
 
-    def __enter__(self) -> Self:
+    def __enter__(self: SelfT) -> SelfT:
         return self
 
     def __exit__(

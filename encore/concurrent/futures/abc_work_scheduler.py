@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, ParamSpec, TypeVar
 
-    from typing_extensions import Self
-
     P = ParamSpec("P")
+    SelfT = TypeVar("SelfT", bound="ABCWorkScheduler")
     T = TypeVar("T")
 
 __all__ = ["ABCWorkScheduler", "Work"]
@@ -116,7 +115,7 @@ class ABCWorkScheduler(ABC):
         state = "shut down" if self._closed else "busy" if self._busy else "idle"
         return f"<{type(self).__name__} {self.name!r}: {state}>"
 
-    def __enter__(self) -> Self:
+    def __enter__(self: SelfT) -> SelfT:
         return self
 
     def __exit__(

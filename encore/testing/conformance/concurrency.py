@@ -82,7 +82,9 @@ class Concurrency(StoreCase):
                 self.assertEqual(list(self.store.keys()), ["key"])
 
         self.put("key", b"0 " * 3000, n=0)
-        self.in_threads(*(lambda number=number: write(number) for number in range(6)), *[read] * readers)
+        self.in_threads(
+            *(lambda number=number: write(number) for number in range(6)), *[read] * readers
+        )
 
     def test_update_metadata_of_many_threads_loses_nothing(self) -> None:
         """Metadata: update_metadata merges; two threads that merge at once lose nothing."""
