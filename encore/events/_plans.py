@@ -23,7 +23,6 @@ from __future__ import annotations
 # threading and weakref make up most of the time that importing this package would take; these are
 # the C modules they have these names from.
 import os
-from _bisect import bisect_right
 from _thread import RLock
 from _weakref import ref
 from itertools import count
@@ -63,6 +62,8 @@ def _insert(
     at = len(listeners)
     # Nearly always the newest listener is the last.
     if at and listeners[-1].order > listener.order:
+        from bisect import bisect_right  # takes longer to import than this module
+
         at = bisect_right(listeners, listener.order, key=_by_order)
     return at, _with(listeners, at, listener)
 
