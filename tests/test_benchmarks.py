@@ -10,6 +10,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "benchmarks").is_dir(),
+    reason="an installed package is tested, without the benchmarks",
+)
+
 SUITE = '''\
 """A suite of tests.
 
