@@ -49,6 +49,7 @@ examples:
   date | python -m encore put fs:journal today -
   python -m encore rm fs:journal today
   python -m encore info dir:photos
+  python -m encore check sqlite:photos.db
   python -m encore demo
 
 Write -- before arguments that begin with a dash. The exit status is 0 if all
@@ -385,6 +386,35 @@ def _info(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check(arguments: argparse.Namespace) -> int:
+    with _opened(arguments.store) as store:
+        look = _maintenance(store, "repair") if arguments.repair else store.check
+        findings = look()
+    for finding in findings:
+        print(_one_line(str(finding)))
+    return FAILED if any(finding.outcome != "mended" for finding in findings) else 0
+
+
+def _compact(arguments: argparse.Namespace) -> int:
+    with _opened(arguments.store) as store:
+        _maintenance(store, "compact")()
+    return 0
+
+
+def _upgrade(arguments: argparse.Namespace) -> int:
+    with _opened(arguments.store) as store:
+        print(f"{_maintenance(store, 'upgrade')()} rewritten")
+    return 0
+
+
+def _maintenance(store: AbstractReadOnlyStore, method: str) -> Any:
+    """Return what only some stores can do."""
+    found = getattr(store, method, None)
+    if found is None:
+        raise WrongUse(f"a {type(store).__name__} has no {method}")
+    return found
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     from encore._demo import run
 
@@ -477,6 +507,27 @@ def _parser() -> argparse.ArgumentParser:
 
     info = command(_info, "describe a store")
     info.add_argument("store", metavar="STORE", help=a_store)
+
+    check = command(
+        _check,
+        "look for damage",
+        "Everything is read. Each line is something\n"
+        "that is wrong; then the exit status is 1, unless all could be mended.",
+    )
+    check.add_argument("store", metavar="STORE", help=a_store)
+    check.add_argument(
+        "--repair", action="store_true", help="mend what can be mended, and say what was lost"
+    )
+
+    compact = command(_compact, "give unused space back (sqlite)")
+    compact.add_argument("store", metavar="STORE", help=a_store)
+
+    upgrade = command(
+        _upgrade,
+        "rewrite what EnCore 0.8 wrote (sqlite)",
+        "Metadata become JSON, so\nthat they can be indexed; EnCore 0.8 cannot read them then.",
+    )
+    upgrade.add_argument("store", metavar="STORE", help=a_store)
 
     command(_demo, "a tour on real files, in a temporary directory")
     return parser

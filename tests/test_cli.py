@@ -648,3 +648,53 @@ def test_the_session_in_the_documentation_is_true(folder):
             assert lines[: len(expected)] == expected
         else:
             assert lines == expected
+
+
+MAINTAINED = """\
+from encore.storage.api import DictMemoryStore, Finding
+
+class Store(DictMemoryStore):
+    def check(self):
+        return [Finding("k\\n", "no data"), Finding(None, "an odd file")]
+
+    def compact(self):
+        print("compacting")
+
+    def upgrade(self):
+        return 3
+
+class Mended(Store):
+    def repair(self):
+        return [Finding("k", "no data", "mended")]
+
+class Lost(Store):
+    def repair(self):
+        return [Finding("k", "no data", "lost")]
+"""
+
+
+@pytest.fixture
+def maintained(folder, monkeypatch):
+    (folder / "maintained.py").write_text(MAINTAINED)
+    monkeypatch.syspath_prepend(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "out"),
+    [
+        (("check", "memory:"), 0, ""),
+        (("check", "maintained:Store"), 1, "'k\\n': no data\nan odd file\n"),
+        (("check", "maintained:Mended", "--repair"), 0, "'k': no data (mended)\n"),
+        (("check", "maintained:Lost", "--repair"), 1, "'k': no data (lost)\n"),
+        (("compact", "maintained:Store"), 0, "compacting\n"),
+        (("upgrade", "maintained:Store"), 0, "3 rewritten\n"),
+    ],
+)
+def test_maintenance(run, maintained, arguments, status, out):
+    result = run(*arguments)
+    assert (result.status, result.out, result.err) == (status, out, "")
+
+
+@pytest.mark.parametrize("command", [("check", "--repair"), ("compact",), ("upgrade",)])
+def test_maintenance_that_a_store_does_not_have(run, command):
+    assert_one_line(run(*command, "memory:"), 2, "DictMemoryStore", "has no")

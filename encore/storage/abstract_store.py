@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ..events.package_globals import get_event_manager
     from ._progress import store_progress
     from ._streams import Readable
+    from .maintenance import Finding
 
     Metadata = dict[str, Any]
     Path = str | os.PathLike[str]
@@ -368,6 +369,30 @@ class AbstractReadOnlyStore(ABC):
         from .mapping import ReadOnlyStoreMapping
 
         return ReadOnlyStoreMapping(self)
+
+    def check(self) -> list[Finding]:
+        """Look for damage, reading everything there is.
+
+        Returns
+        -------
+        list of Finding
+            What is wrong; empty if all is well. What others change meanwhile is no damage.
+        """
+        from .maintenance import Finding
+
+        findings = []
+        for key in self.keys():
+            try:
+                value = self.get(key)
+                found = sum(map(len, value.iterdata()))
+            except KeyError:
+                continue
+            except StoreError as error:
+                findings.append(Finding(key, str(error)))
+                continue
+            if value.size not in (None, found):
+                findings.append(Finding(key, f"{found} bytes of data instead of {value.size}"))
+        return findings
 
 
 class AbstractStore(AbstractReadOnlyStore):

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         FileSystemStoreError,
         init_shared_store,
     )
+    from .maintenance import Finding
     from .mapping import ReadOnlyStoreMapping, StoreMapping
     from .opener import open_store
     from .overlay_store import OverlayStore
@@ -60,6 +61,7 @@ __all__ = [
     "FileSystemStore",
     "FileSystemStoreError",
     "FileValue",
+    "Finding",
     "LeftOut",
     "OverlayStore",
     "PreconditionError",
@@ -108,6 +110,7 @@ __getattr__, __dir__ = lazy_names(
         "file_value": "FileValue",
         "filesystem_store": "FileSystemStore FileSystemStoreError init_shared_store",
         "overlay_store": "OverlayStore",
+        "maintenance": "Finding",
         "mapping": "ReadOnlyStoreMapping StoreMapping",
         "opener": "open_store",
         "sqlite_store": "SqliteStore",

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from ..events.abstract_event_manager import BaseEventManager
     from ._changes import Observer
     from ._streams import Readable
+    from .maintenance import Finding
 
     Metadata = dict[str, Any]
     Path = str | os.PathLike[str]
@@ -198,6 +199,9 @@ class WrapperStore(ChangeTeller, AbstractStore):
         return self.store.keys(prefix, start_after, limit)
 
     # Writing
+
+    def check(self) -> list[Finding]:
+        return self.store.check()
 
     def set(
         self,
