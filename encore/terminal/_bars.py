@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _HASTE = 10
 """Repaints in half a second for operations that are nested, before they wait for the usual one."""
 
+_CROWD = 32
+"""Of so many operations at least one has to start or end for a repaint, before the usual one."""
+
 
 class Bars(Screen):
     """The lines of a terminal.
@@ -40,25 +43,33 @@ class Bars(Screen):
         self._width = 0
         self._hasty = 0
         self._calm = 0.0
+        self._count = 0
 
-    def nudge(self) -> None:
-        # A thousand small files in a second are a thousand nested operations.
+    def nudge(self, urgent: bool) -> None:
         now = self.clock()
-        if now >= self._calm:
-            self._calm = now + 0.5
-            self._hasty = 0
-        self._hasty += 1
-        if self._hasty <= _HASTE or now >= self.due:
+        if urgent:
+            # The more there are, the longer it takes to look at all of them.
+            haste = len(self._inbox) * _CROWD >= self._count
+        else:
+            # A thousand small files in a second are a thousand nested operations.
+            if now >= self._calm:
+                self._calm = now + 0.5
+                self._hasty = 0
+            self._hasty += 1
+            haste = self._hasty <= _HASTE
+        if haste or now >= self.due:
             self.paint()
 
-    def _show(self, live: list[Entry], news: list[News], now: float) -> None:
+    def _show(self, news: list[News], now: float, last: bool) -> None:
+        live = self._forest.walk()
+        self._count = len(live)
         width, height = self.stream.size()
         # The last column stays free: terminals differ in where the cursor is after writing there.
         room = max(1, width - 1)
         # The cursor needs a line too.
         shown, others = _choose(live, max(1, height - 1))
         ended = [item for item in news if isinstance(item, (str, list))]
-        if self.closing:
+        if last:
             ended += [[entry] for entry in others if kind(entry.state) in ("warning", "failed")]
         # All rows are made before a line is: they share the widths of their columns.
         told = [
@@ -85,11 +96,10 @@ class Bars(Screen):
             for entry in others:
                 count(counts, entry)
             below.append(self._summary(counts, room, others=bool(rows)))
-        self._draw(above, below, width)
+        self._draw(above, below, width, last and bool(below))
 
-    def _draw(self, above: list[str], below: list[str], width: int) -> None:
+    def _draw(self, above: list[str], below: list[str], width: int, last: bool) -> None:
         """Write lines that stay, and those that will be painted over."""
-        last = self.closing and bool(below)
         if not above and below == self._drawn and width == self._width and not last:
             return
         up = len(self._drawn)

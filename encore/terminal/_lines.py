@@ -40,9 +40,10 @@ class Lines(Screen):
         super().__init__(stream, clock, interval / 8)
         self.spacing = interval
         self.patience = patience
+        self._look = self.due
         self._said: dict[ProgressWriter, tuple[float, int, str]] = {}
 
-    def _show(self, live: list[Entry], news: list[News], now: float) -> None:
+    def _show(self, news: list[News], now: float, last: bool) -> None:
         texts = []
         for item in news:
             if isinstance(item, str):
@@ -51,10 +52,15 @@ class Lines(Screen):
                 texts += [self._end(entry) for entry in item]
             else:
                 texts.append(self._start(item, now))
-        texts += [self._progress(entry, now) for entry in live]
-        running = {entry.operation for entry in live}
-        for operation in [operation for operation in self._said if operation not in running]:
-            del self._said[operation]
+        # Not for each operation that starts or ends while a thousand others run.
+        if now >= self._look or last:
+            self._look = now + self.interval
+            live = self._forest.walk()
+            texts += [self._progress(entry, now) for entry in live]
+            running = {entry.operation for entry in live}
+            self._said = {
+                operation: said for operation, said in self._said.items() if operation in running
+            }
         text = "".join(texts)
         if text:
             self.stream.write(text)

@@ -10,17 +10,23 @@ _HALF_LIFE = 5.0
 
 def as_number(value: object) -> int | float | None:
     """A finite count, zero or more; None for everything that is not one."""
-    if isinstance(value, bool) or value is None:
+    try:
+        # Exactly an int or a float, since a subclass may compare and format itself in any way.
+        number: int | float
+        if isinstance(value, bool) or value is None:
+            return None
+        if isinstance(value, int):
+            number = int.__index__(value)
+        elif isinstance(value, float):
+            number = float.__float__(value)
+        elif hasattr(value, "__float__") or hasattr(value, "__index__"):
+            number = float(value)  # type: ignore[arg-type]
+        else:
+            return None
+    except Exception:  # whatever a foreign number type raises, it is no count
         return None
-    if not isinstance(value, (int, float)):
-        if not hasattr(value, "__float__") and not hasattr(value, "__index__"):
-            return None
-        try:
-            value = float(value)  # type: ignore[arg-type]
-        except Exception:  # whatever a foreign number type raises, it is no count
-            return None
     # Also drops NaN, and integers that no float can hold: they cannot be divided.
-    return value if 0 <= value <= 1e300 else None
+    return number if 0 <= number <= 1e300 else None
 
 
 class Meter:

@@ -37,8 +37,10 @@ class Node:
         "ended",
         "folded",
         "operation",
+        "over",
         "owner",
         "parent",
+        "past",
         "state",
     )
 
@@ -46,12 +48,17 @@ class Node:
         self.operation = operation
         self.owner = owner
         self.parent: Node | None = None
+        #: Set at its end at once, where the rest is for who paints to change.
+        self.over = False
         #: Those that run and the last ones that have ended, in the order of their start.
         self.children: list[Node] = []
+        #: The latter once more.
+        self.past: list[Node] = []
         #: How many others have ended in which way.
         self.folded: dict[str, int] = {}
         self.ended: float | None = None
-        self.state = "running"
+        #: 'new' before it is shown, 'running', how it ended, or 'dropped'.
+        self.state = "new"
 
     @property
     def depth(self) -> int:
@@ -98,7 +105,7 @@ def innermost(owner: object) -> Node | None:
     """The operation that one started now is nested in."""
     for reference in reversed(_started.get()):
         node = reference()
-        if node is not None and node.ended is None and node.owner is owner:
+        if node is not None and not node.over and node.owner is owner:
             return node
     return None
 
@@ -108,13 +115,13 @@ def enter(node: Node) -> None:
     running = []
     for reference in _started.get():
         other = reference()
-        if other is not None and other.ended is None:
+        if other is not None and not other.over:
             running.append(reference)
     _started.set((*running, ref(node)))
 
 
 class Forest:
-    """The operations of a screen. Its methods are called with the lock of the screen held.
+    """The operations of a screen. Only who paints it calls the methods.
 
     Parameters
     ----------
@@ -129,20 +136,23 @@ class Forest:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self.walk())} operations>"
 
-    def add(self, node: Node, parent: Node | None) -> None:
-        """Take in an operation; it is nested if the other one is still running."""
-        if parent is not None and parent.ended is None:
-            node.parent = parent
+    def add(self, node: Node) -> None:
+        """Take in an operation; it is nested if its parent is still running."""
+        if node.parent is not None and node.parent.state != "running":
+            node.parent = None
         self._siblings(node).append(node)
+        node.state = "running"
 
     def _siblings(self, node: Node) -> list[Node]:
         return self.roots if node.parent is None else node.parent.children
 
     def drop(self, node: Node, now: float) -> None:
         """Leave out an operation and what has ended in it."""
-        node.ended = now
-        self._remove(node)
-        self._lines(node, 0)
+        if node.state == "running":
+            node.ended = now
+            node.state = "dropped"
+            self._remove(node)
+            self._lines(node, 0)
 
     def _remove(self, node: Node) -> None:
         """Take out an operation; what runs in it moves up to its place."""
@@ -165,6 +175,8 @@ class Forest:
         An operation that is nested keeps its line as long as that it is nested in is running, or
         until others have ended since.
         """
+        if node.state != "running":
+            return []
         node.ended = now
         node.state = state
         parent = node.parent
@@ -175,6 +187,7 @@ class Forest:
         siblings = parent.children
         at = siblings.index(node) + 1
         siblings[at:at] = self._release(node)
+        parent.past.append(node)
         return self._fold(parent)
 
     def _fold(self, parent: Node) -> list[Entry]:
@@ -182,15 +195,15 @@ class Forest:
 
         The lines of a failure are returned, to be told in any case.
         """
-        ended = [child for child in parent.children if child.ended is not None]
+        past = parent.past
         # A line that says that one more has ended could as well be the line of that one.
-        room = self.kept - 1 if parent.folded else self.kept
-        if len(ended) <= room:
+        if len(past) <= (self.kept - 1 if parent.folded else self.kept):
             return []
-        ended.sort(key=_importance)
+        past.sort(key=_importance)
         told = []
         depth = parent.depth + 1
-        for node in ended[: len(ended) - self.kept + 1]:
+        while len(past) >= self.kept:
+            node = past.pop(0)
             parent.children.remove(node)
             lines = self._lines(node, depth)
             if kind(node.state) != "done":
@@ -207,7 +220,10 @@ class Forest:
         while nodes:
             node = nodes.pop()
             nodes += node.children
+            if node.ended is None:
+                node.state = "dropped"
             node.children = []
+            node.past = []
             node.parent = None
         return entries
 

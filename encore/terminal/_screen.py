@@ -1,21 +1,26 @@
 """The operations shown on one stream: who paints them, and when.
 
-No lock is held while a writer renders or the stream takes text, so that neither can block the
-threads that emit events, nor deadlock by emitting one itself. One thread at a time paints; the
-others leave their request with it.
+Whoever has something to show, be it a thread, a signal handler or a finalizer, leaves it in an
+inbox and holds no lock. One at a time paints: it takes over what is in the inbox, and writes. So
+nothing changes below its feet, no writer and no stream can block those who emit events, nor
+deadlock by emitting one, and neither an interrupt nor a fork leaves a lock behind.
 """
 
 from __future__ import annotations
 
-from _thread import get_ident
+# The C module that collections has the name from: importing that takes longer.
+from _collections import deque  # type: ignore[import-not-found]
+from _thread import allocate_lock, get_ident
+from os import getpid
 
 from ._nesting import Entry, Forest, Node, enter, innermost, kind
 
-__all__ = ["Hidden", "Screen", "ended_line"]
+__all__ = ["Screen", "ended_line"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from ._stream import Stream
     from .writers import ProgressWriter
@@ -24,9 +29,18 @@ if TYPE_CHECKING:
     #: has ended.
     News = str | Entry | list[Entry]
 
+_ROUNDS = 10
+"""How often a thread paints for others before it is relieved."""
+
+_LONGEST = 10_000
+"""Of how much news the last is kept for a stream that takes nothing."""
+
+_PATIENCE = 1.0
+"""Seconds to wait for a stream that blocks, which must not stop the program."""
+
 
 class Screen:
-    """The operations that are shown on a stream.
+    """The operations that are shown on a stream; this one shows none, but what is written.
 
     Parameters
     ----------
@@ -42,21 +56,24 @@ class Screen:
     kept = 0
 
     def __init__(self, stream: Stream, clock: Callable[[], float], interval: float) -> None:
-        from threading import Condition, RLock
-
         self.stream = stream
         self.clock = clock
         self.interval = interval
         #: Before this time there is nothing to do for a step.
         self.due = clock() + interval
         self.closed = False
-        self.closing = False
-        # Re-entrant, since a signal handler or a finalizer may emit events at any point.
-        self._lock = Condition(RLock())
+        self._closing = False
+        self._done = allocate_lock()
+        self._done.acquire()
+        # What to call, and with what. append() and popleft() are indivisible.
+        self._inbox: deque[tuple[Any, ...]] = deque()
+        # The thread that paints, by process: whom a fork has left behind counts for nothing.
+        # setdefault() is indivisible.
+        self._painters: dict[int, int] = {}
+        self._asked = False
+        # These belong to who paints.
         self._forest = Forest(self.kept)
         self._news: list[News] = []
-        self._painter: int | None = None
-        self._asked = False
 
     def __repr__(self) -> str:
         count = sum(entry.state == "running" for entry in self._forest.walk())
@@ -65,8 +82,7 @@ class Screen:
     def add(self, operation: ProgressWriter) -> Node:
         """Show an operation from now on, without saying that it starts."""
         node = Node(operation, self)
-        with self._lock:
-            self._add(node, None)
+        self._inbox.append((Screen._on_add, node))
         return node
 
     def innermost(self) -> Node | None:
@@ -76,124 +92,138 @@ class Screen:
     def start(self, operation: ProgressWriter, parent: Node | None) -> Node:
         """Show an operation that starts, nested in another one."""
         node = Node(operation, self)
-        with self._lock:
-            self._add(node, parent)
-            if not self.closed:
-                self._news.append(Entry(node.depth, node))
-        if node.parent is None:
-            self.paint()
-        else:
-            self.nudge()
+        node.parent = parent
+        self._inbox.append((Screen._on_start, node))
+        self.nudge(parent is None)
         # Not before: a stream that emits progress itself is not part of the operation.
         enter(node)
         return node
 
-    def _add(self, node: Node, parent: Node | None) -> None:
-        if self.closed:
-            node.ended = self.clock()
-        else:
-            self._forest.add(node, parent)
-
     def drop(self, node: Node) -> None:
         """Show an operation no longer."""
-        now = self.clock()
-        with self._lock:
-            if node.ended is None and not self.closed:
-                self._forest.drop(node, now)
+        node.over = True
+        self._inbox.append((Screen._on_drop, node, self.clock()))
 
     def end(self, node: Node, state: str) -> None:
         """Show how an operation has ended."""
-        now = self.clock()
-        with self._lock:
-            if node.ended is not None or self.closed:
-                return
-            lines = self._forest.end(node, now, state)
-            if lines:
-                self._news.append(lines)
-        if lines or kind(state) != "done":
-            self.paint()
-        else:
-            self.nudge()
+        node.over = True
+        self._inbox.append((Screen._on_end, node, self.clock(), state))
+        self.nudge(node.parent is None or kind(state) != "done")
 
     def write(self, text: str) -> None:
         """Write lines of the program's own."""
-        with self._lock:
-            closed = self.closed
-            if not closed:
-                self._news.append(text)
-        if closed:
-            self.stream.write(ended_line(text))
-        else:
-            self.paint()
+        self._inbox.append((Screen._on_text, text))
+        self.paint()
+
+    def nudge(self, urgent: bool) -> None:
+        """Paint what has come in, at once if it is urgent."""
+        self.paint()
 
     def refresh(self) -> None:
-        """Paint what is new, unless another thread is painting."""
-        if self._painter is None:
+        """Paint what is new, unless somebody is painting."""
+        if getpid() not in self._painters:
             self.paint()
-
-    def nudge(self) -> None:
-        """Paint for something that nobody has to see at once."""
-        self.paint()
 
     def paint(self) -> None:
         """Paint now; if another thread is painting, have it paint once more."""
-        with self._lock:
-            if self.closed:
-                return
-            self._asked = True
-            if self._painter is not None:
-                return
-            self._painter = get_ident()
-        news: list[News] = []
+        me, process, painters = get_ident(), getpid(), self._painters
+        if painters.get(process) == me:
+            return  # from within; what painting itself brings must not keep it going for ever
+        self._asked = True
+        rounds = 0
         try:
-            while True:
-                with self._lock:
-                    if not self._asked:
-                        self._rest()
-                        return
-                    self._asked = False
-                    self.stream.handed = False
-                    news = self._news
-                    self._news = []
-                    live = self._forest.walk()
-                now = self.clock()
-                self.due = now + self.interval
-                if not self.stream.broken:
-                    self._show(live, news, now)
-        except BaseException as exc:
-            with self._lock:
-                if not isinstance(exc, Exception) and not self.stream.handed:
-                    self._news[:0] = news  # interrupted before any of it was written
-                self._rest()
-            raise
+            while self._asked and painters.setdefault(process, me) == me:
+                self._asked = False
+                self._paint()
+                rounds += 1
+                # Before the last look at what has come in, so that nothing of it is overlooked.
+                del painters[process]
+                # From within, once; and to close cannot be left to anybody else.
+                if (rounds == 1 and self._inbox) or (self._closing and not self.closed):
+                    self._asked = True
+                if rounds >= _ROUNDS and self._asked and self._relieved():
+                    return
+        finally:
+            if painters.get(process) == me:  # interrupted
+                del painters[process]
 
-    def _rest(self) -> None:
-        # In the same locked section as the last look at what was asked, so that no request is lost.
-        self._painter = None
-        self._lock.notify_all()
+    def _relieved(self) -> bool:
+        from threading import Thread
+
+        try:
+            Thread(target=self.paint, name="encore.terminal", daemon=False).start()
+        except RuntimeError:  # the system has none, or the interpreter ends
+            return False
+        return True
 
     def close(self) -> None:
         """Paint the last state and take no more operations; returns when everything is written."""
-        self.closing = True
+        self._closing = True
+        self.paint()
+        within = self._painters.get(getpid()) == get_ident()
+        if not (within or self.closed) and self._done.acquire(timeout=_PATIENCE):
+            self._done.release()
+
+    def _paint(self) -> None:
+        now = self.clock()
+        self.due = now + self.interval
+        for _ in range(len(self._inbox)):
+            change, *details = self._inbox.popleft()
+            change(self, *details)
+        last = self._closing and not self.closed
         try:
-            self.paint()
+            if last:
+                self.stream.drain(_PATIENCE)
+            self._tell(now, last)
+            if last:
+                self.stream.drain(_PATIENCE)
         finally:
-            with self._lock:
+            if last:
                 self.closed = True
-                if self._painter != get_ident():
-                    # With a bound, for a stream that blocks for ever must not stop the program.
-                    self._lock.wait_for(lambda: self._painter is None, timeout=1)
                 self._forest.clear()
+                self._done.release()
 
-    def _show(self, live: list[Entry], news: list[News], now: float) -> None:
-        raise NotImplementedError
+    def _tell(self, now: float, last: bool) -> None:
+        news, stream = self._news, self.stream
+        if not stream.ready():
+            if stream.broken:
+                self.due = float("inf")
+            del news[: None if stream.broken else -_LONGEST]
+            return
+        stream.handed = False
+        try:
+            show = Screen._show if self.closed else type(self)._show
+            show(self, news, now, last)
+        except BaseException as exc:
+            if isinstance(exc, Exception) or stream.handed:
+                news.clear()
+            raise  # otherwise it was interrupted before any of it was written
+        news.clear()
 
-
-class Hidden(Screen):
-    """Shows no operation; what the program writes itself is written as it is."""
-
-    def _show(self, live: list[Entry], news: list[News], now: float) -> None:
+    def _show(self, news: list[News], now: float, last: bool) -> None:
         self.stream.write("".join(ended_line(text) for text in news if isinstance(text, str)))
+
+    # What the inbox asks for
+
+    def _on_add(self, node: Node) -> None:
+        if not self.closed:
+            self._forest.add(node)
+
+    def _on_start(self, node: Node) -> None:
+        self._on_add(node)
+        if not self.closed:
+            self._news.append(Entry(node.depth, node))
+
+    def _on_drop(self, node: Node, now: float) -> None:
+        self._forest.drop(node, now)
+
+    def _on_end(self, node: Node, now: float, state: str) -> None:
+        lines = self._forest.end(node, now, state)
+        if lines:
+            self._news.append(lines)
+
+    def _on_text(self, text: str) -> None:
+        self._news.append(text)
 
 
 def ended_line(text: str) -> str:

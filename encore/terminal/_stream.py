@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _PROBE = "━╸─⠋✓✗…"
 _DEFAULT_SIZE = (80, 24)
+_PIECE = 256
+"""Characters that the buffer of a terminal has room for, if it is empty: 1024 bytes on Linux."""
 
 
 class Stream:
@@ -33,6 +35,8 @@ class Stream:
     __slots__ = (
         "_ascii",
         "_environ",
+        "_full",
+        "_rest",
         "_stream",
         "broken",
         "encoding",
@@ -45,6 +49,9 @@ class Stream:
         self._stream = stream
         self._environ = environ = os.environ if environ is None else environ
         self._ascii = False
+        # What the stream has not got yet, and whether it may have to be flushed before.
+        self._rest = ""
+        self._full = False
         self.broken = stream is None
         #: Set by `write` when the stream gets the text: what interrupts it later comes too late.
         self.handed = False
@@ -112,23 +119,60 @@ class Stream:
     def write(self, text: str) -> None:
         """Write and flush; a stream that fails is left alone from then on.
 
-        Characters that it cannot take become '?'.
+        Characters that it cannot take become '?'. What it cannot take at the moment it gets with
+        the next text, or when it is asked whether it is `ready`.
         """
+        if not self.broken:
+            text = self.legible(text)
+            self.handed = True
+            self._rest += text
+            self.ready()
+
+    def ready(self) -> bool:
+        """Whether the stream works and has taken everything."""
         if self.broken:
-            return
+            return False
         try:
-            self._write(text)
+            if self._full:
+                self._flush()
+            while self._rest:
+                # One that does not block loses of a text what its buffer has no room for. What it
+                # complains about after a piece of this size is in its buffer.
+                size = len(self._rest) if self._blocks() else _PIECE
+                piece, self._rest = self._rest[:size], self._rest[size:]
+                self._full = True
+                self._put(piece)
+                self._flush()
         except BlockingIOError:
-            pass  # a terminal that cannot take more at the moment will get the next repaint
+            return False
         except Exception:  # a pipe without reader, a closed file: nothing a program should end for
             self.broken = True
+        return not self.broken
 
-    def _write(self, text: str) -> None:
+    def drain(self, seconds: float) -> None:
+        """Wait until the stream is ready, but not longer than that."""
+        if self.ready() or self.broken:
+            return
+        from select import select
+        from time import monotonic
+
+        until = monotonic() + seconds
+        try:
+            while not self.ready() and not self.broken and (left := until - monotonic()) > 0:
+                select([], [self._stream], [], left)  # type: ignore[type-var]
+        except Exception:  # it has no descriptor to wait for
+            pass
+
+    def _blocks(self) -> bool:
+        try:
+            return os.get_blocking(self._stream.fileno())  # type: ignore[union-attr]
+        except Exception:
+            return True
+
+    def _put(self, text: str) -> None:
         stream = self._stream
         if TYPE_CHECKING:
             assert stream is not None
-        text = self.legible(text)
-        self.handed = True
         try:
             stream.write(text)
         except UnicodeEncodeError:
@@ -136,6 +180,9 @@ class Stream:
             self._ascii = True
             self.style = Style(unicode=False, color=self.style.color)
             stream.write(text.encode("ascii", "replace").decode("ascii"))
-        flush = getattr(stream, "flush", None)
+
+    def _flush(self) -> None:
+        flush = getattr(self._stream, "flush", None)
         if flush is not None:
             flush()
+        self._full = False

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 __all__ = ["clean", "columns", "fit", "painted_columns", "printable", "wrap"]
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _LONGEST = 2000
 """Characters of a message that are looked at; no terminal shows more in one line."""
 
@@ -15,10 +19,10 @@ _LONGEST = 2000
 def clean(message: object) -> str:
     """One line of text that is safe to show: nothing in it moves the cursor or hides text."""
     try:
-        text = str(message)
+        # Exactly a str, since a subclass may do anything when it is compared or formatted.
+        text = str.__str__(str(message))[:_LONGEST]
     except Exception:  # a message is foreign code, and no reason to lose the progress
         text = f"<{type(message).__name__}>"
-    text = text[:_LONGEST]
     if text.isprintable():
         return text
     from unicodedata import category
@@ -59,18 +63,18 @@ def _harmless(text: str) -> str:
     return "".join("?" if category(char) in ("Cc", "Cs") else char for char in text)
 
 
-def _char_widths(text: str) -> list[int]:
+def _char_widths(text: str) -> Iterator[int]:
     from unicodedata import category, east_asian_width
 
-    widths: list[int] = []
+    width = 0
     for char in text:
         if char == "\ufe0f":  # asks for the preceding symbol as a picture, two columns wide
-            widths.append(1 if widths and widths[-1] == 1 else 0)
+            width = 1 if width == 1 else 0
         elif category(char) in ("Mn", "Me"):
-            widths.append(0)
+            width = 0
         else:
-            widths.append(2 if east_asian_width(char) in "WF" else 1)
-    return widths
+            width = 2 if east_asian_width(char) in "WF" else 1
+        yield width
 
 
 def columns(text: str) -> int:
@@ -114,8 +118,7 @@ def wrap(text: str, width: int, indent: int = 0) -> list[str]:
             lines.append(line)
             joined = margin + word
         line = joined
-        while line and columns(line) > width:  # a word longer than a line
-            head = _cut(line, width)
+        while line and len(head := _cut(line, width)) < len(line):  # a word longer than a line
             if head:
                 lines.append(head.rstrip())
                 line = margin + line[len(head) :].lstrip()

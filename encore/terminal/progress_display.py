@@ -130,9 +130,9 @@ class ProgressDisplay:
 
             self._screen = Lines(target, clock, self.line_interval, self.line_patience)
         else:
-            from ._screen import Hidden
+            from ._screen import Screen
 
-            self._screen = Hidden(target, clock, self.repaint_interval)
+            self._screen = Screen(target, clock, self.repaint_interval)
         self._on_step = _step_listener(self)
         self._connect(filter)
 
@@ -226,7 +226,18 @@ class ProgressDisplay:
         operation_id : any
             The operation; it need not be hashable.
         """
-        return self.writers.get(_key(operation_id))
+        return self.writers.get(self._key(operation_id))
+
+    def _key(self, operation_id: object) -> object:
+        try:
+            hash(operation_id)
+        except Exception:  # of somebody else's
+            # What cannot be hashed may have changed since it started.
+            for key, writer in list(self.writers.items()):
+                if getattr(writer, "operation_id", self) is operation_id:
+                    return key
+            return repr(operation_id)
+        return operation_id
 
     def _ignore(self, event: BaseEvent) -> None:
         pass
@@ -235,7 +246,7 @@ class ProgressDisplay:
         """Make a writer for the operation that starts."""
         operation_id = getattr(event, "operation_id", None)
         steps = getattr(event, "steps", None)
-        key = _key(operation_id)
+        key = self._key(operation_id)
         previous = self.writers.pop(key, None)
         if isinstance(previous, ProgressWriter):
             previous.drop()  # it starts again; of the first time there will be no end
@@ -260,7 +271,7 @@ class ProgressDisplay:
 
     def end_listener(self, event: BaseEvent) -> None:
         """Hand the end to the writer of the operation, and forget it."""
-        key = _key(getattr(event, "operation_id", None))
+        key = self._key(getattr(event, "operation_id", None))
         writer = self.writers.get(key)
         if writer is None:
             return
@@ -281,14 +292,15 @@ def _step_listener(display: ProgressDisplay) -> Listener | None:
         or "step_listener" in display.__dict__
     ):
         return None
+    from ..events.progress_events import ProgressStepEvent
+
     # A function, which is called more quickly than a method that is held weakly. So it must not
-    # hold the display, and goes away by itself, with the first step after that is gone.
+    # hold the display, and is disconnected when that is gone.
     writers = display._plain
     find = writers.get
     manager = display.event_manager
     screen = display._screen
     clock = screen.clock
-    alive = ref(display, lambda _: writers.clear())
 
     def step_listener(event: Any) -> None:
         try:
@@ -299,27 +311,17 @@ def _step_listener(display: ProgressDisplay) -> Listener | None:
             writer._step = event
             if clock() >= screen.due:
                 screen.refresh()
-        else:
-            unusual(event)
-
-    def unusual(event: Any) -> None:
+            return
         owner = alive()
         if owner is not None:
             owner.step_listener(event)
-            return
-        from ..events.progress_events import ProgressStepEvent
 
+    def gone(_: object) -> None:
+        writers.clear()
         try:
             manager.disconnect(ProgressStepEvent, step_listener)
-        except KeyError:  # another thread was here before
+        except KeyError:  # it was closed, or never connected
             pass
 
+    alive = ref(display, gone)
     return step_listener
-
-
-def _key(operation_id: object) -> object:
-    try:
-        hash(operation_id)
-    except TypeError:
-        return repr(operation_id)
-    return operation_id

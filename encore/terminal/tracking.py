@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from _thread import RLock
+from os import getpid
 
 from .progress_display import ProgressDisplay
 
@@ -122,8 +123,9 @@ class _LoopDisplay(ProgressDisplay):
             super().start_listener(event)
 
 
-# Re-entrant, since an iterator that is thrown away may be finalized at any point.
-_lock = RLock()
+# Re-entrant, since an iterator that is thrown away may be finalized at any point. One for each
+# process, since a fork may leave behind who holds it.
+_locks: dict[int, Any] = {}
 _shared: _LoopDisplay | None = None
 _closing: list[_LoopDisplay] = []
 
@@ -143,9 +145,13 @@ def _borrow(manager: BaseEventManager) -> _LoopDisplay | None:
     return display
 
 
+def _lock() -> Any:
+    return _locks.setdefault(getpid(), RLock())
+
+
 def _share(manager: BaseEventManager, made: _LoopDisplay | None) -> _LoopDisplay | None:
     global _shared  # noqa: PLW0603
-    with _lock:
+    with _lock():
         if _shared is None or _shared.event_manager is not manager:
             if made is None:
                 return None
@@ -156,7 +162,7 @@ def _share(manager: BaseEventManager, made: _LoopDisplay | None) -> _LoopDisplay
 
 def _give_back(display: _LoopDisplay) -> None:
     global _shared  # noqa: PLW0603
-    with _lock:
+    with _lock():
         display.users -= 1
         if display.users:
             return
@@ -167,5 +173,5 @@ def _give_back(display: _LoopDisplay) -> None:
     try:
         display.close()
     finally:
-        with _lock:
+        with _lock():
             _closing.remove(display)

@@ -12,6 +12,8 @@ __all__ = ["ProgressWriter", "SpinWriter"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..events.abstract_event_manager import BaseEvent
     from ._nesting import Node
     from .progress_display import ProgressDisplay
@@ -43,10 +45,12 @@ class ProgressWriter:
         self._screen = screen = display._screen
         self._clock = clock = screen.clock
         self._meter = Meter(clock(), as_number(steps))
-        self._start: BaseEvent | None = None
+        # What the events say, as clean text. Of the steps only that which is painted is read.
+        self._name = self._detail = self._unit = ""
+        self._last = ""
+        self._state = "running"
         self._step: BaseEvent | None = None
         self._measured: BaseEvent | None = None
-        self._end: BaseEvent | None = None
         self._node: Node | None = None
 
     def __repr__(self) -> str:
@@ -74,7 +78,8 @@ class ProgressWriter:
 
     def start_listener(self, event: BaseEvent) -> None:
         """Show the operation for the first time."""
-        self._start = event
+        self._name = _text(event, "message") or ""
+        self._unit = _text(event, "unit") or ""
         if self._node is None:
             self._node = self._screen.start(self, self._parent(event))
 
@@ -91,63 +96,65 @@ class ProgressWriter:
         # The display does the same itself, without a call, where this method is not overridden.
         self._step = event
         screen = self._screen
-        if self._node is None and self._end is None:
+        if self._node is None and self._state == "running":
             self._node = screen.add(self)  # it was made by somebody who has no start event
         if self._clock() >= screen.due:
             screen.refresh()
 
     def end_listener(self, event: BaseEvent) -> None:
         """Show how it ended, for the last time."""
-        if self._end is not None:
+        if self._state != "running":
             return
-        self._end = event
+        self._last = _text(event, "message") or ""
+        state = _text(event, "exit_state")
+        if state is None or state == "normal":
+            state = "stopped" if _value(event, "complete") is False else "normal"
+        elif state != "warning":
+            state = state.upper()
+        self._state = state
         # From now on the screen knows the writer, not the other way round: no cycle remains.
         node, self._node = self._node or self._screen.add(self), None
-        self._screen.end(node, self._state())
+        self._screen.end(node, state)
 
     def row(self, now: float) -> Row:
         """What to show at a time of the display's clock. Only the thread that paints calls this."""
         step = self._step
         if step is not self._measured:
             self._measured = step
-            done = as_number(getattr(step, "step", None))
+            done = as_number(_value(step, "step"))
             if done is not None:
                 self._meter.update(done, now)
-        unit = clean(getattr(self._start, "unit", None) or getattr(step, "unit", None) or "")
-        return Row(self._meter, now, self._label(), unit, self._state())
+            self._detail = _text(step, "message") or ""
+            self._unit = self._unit or _text(step, "unit") or ""
+        return Row(self._meter, now, self._label(), self._unit, self._state)
 
     def reason(self) -> str:
         """What the end event says: 'ERROR: disk full'; at a normal end only what is new."""
-        message = self._message(self._end)
-        state = self._state()
-        if state in ("normal", "stopped"):
-            return message if message != self._message(self._start) else ""
-        return f"{clean(state).upper()}: {message}" if message else clean(state).upper()
-
-    @staticmethod
-    def _message(event: BaseEvent | None) -> str:
-        message = getattr(event, "message", None)
-        return "" if message is None else clean(message)
-
-    def _state(self) -> str:
-        if self._end is None:
-            return "running"
-        state = getattr(self._end, "exit_state", None)
-        if state is None or state == "normal":
-            return "stopped" if getattr(self._end, "complete", True) is False else "normal"
-        return str(state)
+        message = self._last
+        if self._state in ("normal", "stopped"):
+            return message if message != self._name else ""
+        return f"{self._state.upper()}: {message}" if message else self._state.upper()
 
     def _label(self) -> str:
-        label = self._message(self._start)
-        latest = self._step
-        if self._end is not None:
-            latest = (
-                self._end if self._state() in ("normal", "stopped") else None
-            )  # why it failed is told elsewhere
-        detail = self._message(latest)
+        label, detail = self._name, self._detail
+        if self._state != "running":  # why it failed is told elsewhere
+            detail = self._last if self._state in ("normal", "stopped") else ""
         if not detail or detail == label:
             return label
         return detail if detail.startswith(label) else f"{label}: {detail}"
+
+
+def _value(event: object, name: str) -> Any:
+    try:
+        return getattr(event, name, None)
+    except Exception:  # an attribute may be foreign code
+        return None
+
+
+def _text(event: object, name: str) -> str | None:
+    """What an attribute of an event says, whatever it is; None if there is nothing."""
+    value = _value(event, name)
+    return None if value is None else clean(value)
 
 
 class SpinWriter(ProgressWriter):
