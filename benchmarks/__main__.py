@@ -43,7 +43,10 @@ def _parser() -> argparse.ArgumentParser:
     against = "encore08, peers (all of them), names of peers, or none; default: encore08,peers"
     add("--against", metavar="NAME,...", type=_names, help=against)
     add("--rounds", type=_count, metavar="N", help=f"default: {Effort.rounds}")
-    add("--quick", action="store_true", help="short and imprecise")
+    level = parser.add_mutually_exclusive_group()
+    help = "short and imprecise, with smaller files and fewer keys"
+    level.add_argument("--quick", action="store_true", help=help)
+    level.add_argument("--large", action="store_true", help="a million keys too; takes long")
     add("--json", type=Path, metavar="FILE", help="write all figures to a file")
     add("--write-docs", action="store_true", help="write docs/benchmarks.rst")
     add("--strict", action="store_true", help="a missed goal is an error")
@@ -68,12 +71,17 @@ def main(argv: Sequence[str] | None = None, folder: Path = SUITES) -> int:
 
     effort = Effort(2, 2, 0.2) if options.quick else Effort()
     effort = Effort(options.rounds or effort.rounds, effort.slices, effort.scale)
+    level = "quick" if options.quick else "large" if options.large else "usual"
     about = report.facts(effort)
     suites = []
     for name in options.suite or files:
         module = load(files[name])
         title = (module.__doc__ or name).splitlines()[0].rstrip(".")
-        rows = [(n, row) for n, row in enumerate(module.ROWS) if options.row in row.name]
+        rows = [
+            (n, row)
+            for n, row in enumerate(module.ROWS)
+            if options.row in row.name and level in row.levels
+        ]
         if options.list:
             print(f"{name}: {title}")
             for _, row in rows:

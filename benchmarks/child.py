@@ -20,7 +20,8 @@ def ready(row: Row, subject: str, seconds: float) -> tuple[Measure, int]:
     """What measures the row, warm, and the number of operations that take that long."""
     measure = row.setups[subject]()
     count = row.count or 1
-    measure(count)  # what is imported or made on first use
+    if not row.alone:
+        measure(count)  # what is imported or made on first use
     while row.count is None and (took := measure(count)) < seconds:
         # A short measurement says little about a long one, so not too far at once.
         count = int(count * min(10.0, max(1.5, 1.1 * seconds / max(took, 1e-9)))) + 1
@@ -30,7 +31,7 @@ def ready(row: Row, subject: str, seconds: float) -> tuple[Measure, int]:
 def main(suite: str, subject: str, path: str | None = None) -> None:
     root = str(Path(__file__).resolve().parent.parent)
     sys.path.insert(0, root)
-    from benchmarks.suite import load
+    from benchmarks.suite import Skip, load
 
     rows = load(Path(suite)).ROWS
     sys.path.remove(root)
@@ -49,6 +50,8 @@ def main(suite: str, subject: str, path: str | None = None) -> None:
                 measures[number] = ready(rows[number], subject, seconds)
             measure, count = measures[number]
             answer = {"value": measure(count) / count}
+        except Skip as reason:
+            answer = {"skipped": str(reason)}
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers, flush=True)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from threading import Timer
 from typing import TYPE_CHECKING
 
+from .places import disk, memory
 from .subjects import Unavailable, cache, path_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from .suite import Row
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Effort", "Result", "measure"]
 
 #: Seconds after which a subject that has not answered is taken for hung.
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Result:
     row: Row
     rounds: dict[str, list[float]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
     base: Result | None = None
 
     def median(self, subject: str) -> float | None:
@@ -80,15 +85,18 @@ def measure(
         result.base = results.get(result.row.base or "")
     with ExitStack() as stack:
         processes: dict[str, _Process] = {}
+        places = stack.enter_context(_places())
         for name in subjects:
             concerned = [result for result in results.values() if name in result.row.setups]
             try:
                 if concerned:
-                    processes[name] = _Process(suite, name, path_of(name))
+                    processes[name] = _Process(suite, name, path_of(name), places)
                     stack.callback(processes[name].end, patience=10.0)
             except Unavailable as error:
                 for result in concerned:
-                    result.errors[name] = str(error)
+                    # Without 0.8 nothing is known; without a peer little is missing.
+                    missing = result.errors if name == "encore08" else result.skipped
+                    missing[name] = str(error)
         for _ in range(effort.rounds):
             for number, row in rows:
                 _one_round(results[row.name], number, processes, effort)
@@ -97,36 +105,65 @@ def measure(
 
 def _one_round(result: Result, number: int, processes: dict[str, _Process], effort: Effort) -> None:
     figures: dict[str, list[float]] = {}
-    for _ in range(effort.slices):
+    row = result.row
+    for _ in range(min(effort.slices, row.slices or effort.slices)):
         for name, process in processes.items():
-            if name in result.row.setups and name not in result.errors:
-                answer = process.ask(number, result.row.slice * effort.scale)
-                if "value" in answer:
-                    figures.setdefault(name, []).append(answer["value"])
-                else:
-                    result.errors[name] = answer["error"]
+            if name not in row.setups or name in result.errors or name in result.skipped:
+                continue
+            answer = process.ask(number, row.slice * effort.scale, row.alone)
+            if "value" in answer:
+                figures.setdefault(name, []).append(answer["value"])
+            elif "skipped" in answer:
+                result.skipped[name] = answer["skipped"]
+            else:
+                result.errors[name] = answer["error"]
     for name, values in figures.items():
         result.rounds.setdefault(name, []).append(min(values))
-    for name in result.errors:
+    for name in (*result.errors, *result.skipped):
         result.rounds.pop(name, None)
+
+
+@contextmanager
+def _places() -> Iterator[dict[str, str]]:
+    """Directories for the files of all subjects, as settings for the environment."""
+    with (
+        TemporaryDirectory(dir=disk(), prefix="benchmarks-") as on_disk,
+        TemporaryDirectory(dir=memory() or on_disk, prefix="benchmarks-") as in_memory,
+    ):
+        yield {"TMPDIR": on_disk, "BENCHMARKS_MEMORY": in_memory}
 
 
 class _Process:
     """The process of a subject. It starts when it is asked, and again if it has ended."""
 
-    def __init__(self, suite: Path, subject: str, path: Path | None) -> None:
+    def __init__(
+        self, suite: Path, subject: str, path: Path | None, places: Mapping[str, str]
+    ) -> None:
         # Isolated: no setting in the environment counts, and no current directory. Without site:
         # nothing that happens to be installed can be imported.
         self._command = [sys.executable, "-I", "-S", "-X", f"pycache_prefix={cache() / 'pycache'}"]
         self._command += [str(Path(__file__).with_name("child.py")), str(suite), subject]
         if path is not None:
             self._command.append(str(path))
+        self._environment = {**os.environ, **places}
         self._process: subprocess.Popen[str] | None = None
 
-    def ask(self, number: int, seconds: float) -> dict[str, Any]:
+    def ask(self, number: int, seconds: float, alone: bool = False) -> dict[str, Any]:
+        """Ask it, or a process of its own that ends with the answer."""
+        if alone:
+            other = copy(self)
+            other._process = None
+            try:
+                return other.ask(number, seconds)
+            finally:
+                other.end(patience=10.0)
         if self._process is None:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                encoding="utf-8",
+                env=self._environment,
             )
         process = self._process
         assert process.stdin is not None

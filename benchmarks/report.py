@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .places import disk, kind, memory
 from .subjects import PINS
 
 if TYPE_CHECKING:
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .measure import Effort, Result
+    from .suite import Row
 
 __all__ = ["Suite", "as_data", "facts", "missed", "page", "table", "value", "verdict"]
 
 _UNITS = {
     "s": [("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)],
     "B": [("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10), ("B", 1.0)],
+    "B/s": [("GB/s", 1e9), ("MB/s", 1e6), ("kB/s", 1e3), ("B/s", 1.0)],
+    "/s": [("million/s", 1e6), ("thousand/s", 1e3), ("/s", 1.0)],
 }
 _RATIOS = {
     "S": "how many times faster than EnCore 0.8 it is",
@@ -44,13 +48,19 @@ def _digits(number: float) -> str:
     return f"{number:.{2 if number < 9.995 else 1 if number < 99.95 else 0}f}"
 
 
-def value(number: float | None, unit: str = "s") -> str:
-    """A figure with its unit, three digits long."""
+def value(number: float | None, unit: str = "s", amount: float = 1.0) -> str:
+    """A figure with its unit, three digits long; if that is a rate, the seconds for the amount."""
     if number is None:
         return ""
+    if unit.endswith("/s"):
+        number = amount / number if number else float("inf")
     units = _UNITS[unit]
     name, factor = next((one for one in units if number >= 0.9995 * one[1]), units[-1])
     return f"{_digits(number / factor)} {name}"
+
+
+def _value(number: float | None, row: Row) -> str:
+    return value(number, row.unit, row.amount)
 
 
 def verdict(result: Result) -> str:
@@ -59,7 +69,7 @@ def verdict(result: Result) -> str:
     for name, goal in result.row.goals.items():
         number = result.ratio(name)
         if name == "V":
-            shown, wanted = value(number, result.row.unit), value(goal, result.row.unit)
+            shown, wanted = _value(number, result.row), _value(goal, result.row)
         else:
             shown, wanted = _digits(number or 0.0), f"{goal:g}"
         if number is None:
@@ -78,8 +88,11 @@ def missed(suites: Iterable[Suite]) -> list[Result]:
 
 
 def _figure(result: Result, subject: str) -> str:
-    error = result.errors.get(subject)
-    return f"failed: {error}" if error else value(result.median(subject), result.row.unit)
+    if subject in result.errors:
+        return f"failed: {result.errors[subject]}"
+    if subject in result.skipped:
+        return f"skipped: {result.skipped[subject]}"
+    return _value(result.median(subject), result.row)
 
 
 def _cells(suite: Suite) -> list[list[str]]:
@@ -90,7 +103,7 @@ def _cells(suite: Suite) -> list[list[str]]:
         line = [result.row.name, *(_figure(result, subject) for subject in _COLUMNS)]
         if line[-1] and result.row.limit:
             line[-1] += f" ({result.row.limit})"
-        peers = {*result.rounds, *result.errors} - set(_COLUMNS)
+        peers = {*result.rounds, *result.errors, *result.skipped} - set(_COLUMNS)
         fastest_first = sorted(peers, key=lambda peer: result.median(peer) or float("inf"))
         line.append(", ".join(f"{peer} {_figure(result, peer)}" for peer in fastest_first))
         line += ["" if (x := result.ratio(name)) is None else _digits(x) for name in ratios]
@@ -117,6 +130,8 @@ def facts(effort: Effort) -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": f"{platform.system()} {release} {platform.machine()}",
+        "disk": kind(disk()) or "an unknown file system",
+        "memory": kind(memory() or disk()) or "an unknown file system",
         "rounds": effort.rounds,
         "slices": effort.slices,
     }
@@ -142,9 +157,11 @@ def as_data(suites: Iterable[Suite], about: dict[str, Any]) -> dict[str, Any]:
                 {
                     "row": result.row.name,
                     "unit": result.row.unit,
+                    "amount": result.row.amount,
                     "rounds": result.rounds,
                     "medians": {name: result.median(name) for name in result.rounds},
                     "errors": result.errors,
+                    "skipped": result.skipped,
                     "ratios": {name: result.ratio(name) for name in _RATIOS},
                     "goals": dict(result.row.goals),
                     "verdict": verdict(result),
@@ -164,11 +181,12 @@ Benchmarks
 
 Measured on {date}: {cpu} with {cores} cores (load {load} at the start), {system}, {python}.
 Compared with {others},
-and with a limit that does only the unavoidable work.
+and with a limit that does only the unavoidable work. The disk is {disk}; what is said to be in
+memory is {memory}.
 
 Every subject has a process of its own. In each of {rounds} rounds they are measured in turns,
-{slices} times each, and the least counts; shown are the medians over the rounds. A ratio is the
-median of the ratios of the rounds, and need not be the quotient of what stands beside it:
+at most {slices} times each, and the least counts; shown are the medians over the rounds. A ratio
+is the median of the ratios of the rounds, and need not be the quotient of what stands beside it:
 
 {legend}
 

@@ -21,6 +21,11 @@ PINS = {
     "pyee": "pyee==13.0.1",  # the last one for Python before 3.12
     "tqdm": "tqdm==4.70.1",
     "rich": "rich==15.0.0",
+    "diskcache": "diskcache==5.6.3",
+    "lmdb": "lmdb==3.0.0",
+    "simplekv": "simplekv==0.14.1",
+    "fsspec": "fsspec==2026.9.0",
+    "obstore": "obstore==0.12.1",
 }
 
 

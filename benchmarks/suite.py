@@ -11,15 +11,20 @@ what it measures inside the functions. ``encore`` is this project in the process
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
+import tempfile
+import textwrap
 from dataclasses import dataclass, field
 from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from time import perf_counter
 from timeit import Timer
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Mapping
     from types import ModuleType
     from typing import Any
 
@@ -28,7 +33,14 @@ if TYPE_CHECKING:
     #: Makes everything ready, outside the measurement.
     Setup = Callable[[], Measure]
 
-__all__ = ["Row", "both", "load", "loop"]
+__all__ = ["LEVELS", "Row", "Skip", "both", "compiled", "each", "load", "loop", "peak", "scratch"]
+
+#: How much is measured: with --quick, without, and with --large.
+LEVELS = ("quick", "usual", "large")
+
+
+class Skip(Exception):
+    """A subject cannot be measured here; the reason is shown, and that is no failure."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +66,17 @@ class Row:
         One measurement does as many operations as take this many seconds.
     count : int
         One measurement does this many operations, however long that takes.
-    unit : {'s', 'B'}
-        What is measured: seconds or bytes.
+    slices : int
+        It is measured at most this many times a round.
+    unit : {'s', 'B', 'B/s', '/s'}
+        What is shown. Bytes are measured as such, everything else in seconds: a rate is `amount`
+        by the seconds of an operation, and goals and ratios are those of the seconds.
+    amount : float
+        The bytes, or whatever is counted, of one operation.
+    alone : bool
+        Each measurement has a process that has done nothing else, no operation to warm up either.
+    levels : tuple
+        Those of `LEVELS` at which it is measured.
     """
 
     name: str
@@ -65,12 +86,81 @@ class Row:
     base: str | None = None
     slice: float = 0.005
     count: int | None = None
+    slices: int | None = None
     unit: str = "s"
+    amount: float = 1.0
+    alone: bool = False
+    levels: tuple[str, ...] = LEVELS
 
 
 def loop(statement: str, /, **names: Any) -> Measure:
     """Measure a statement as `timeit` does: in a loop without a call, and without collections."""
     return Timer(statement, globals=names).timeit
+
+
+def compiled(head: str, statement: str, /, argument: str, names: Mapping[str, Any]) -> Any:
+    """A function of one argument that does a statement in a block."""
+    body = textwrap.indent(f"{head}\n{textwrap.indent(statement, '    ')}", "    ")
+    found = dict(names)
+    exec(f"def run({argument}):\n{body}\n", found)
+    return found["run"]
+
+
+def each(
+    statement: str,
+    /,
+    prepare: Callable[[int], Iterable[Any]],
+    after: Callable[[Iterable[Any]], object] | None = None,
+    **names: Any,
+) -> Measure:
+    """Measure a statement for each `k` of what `prepare` returns, as many as it is asked for.
+
+    `after` gets them when the time is taken. As with `loop` there is no call, and no collection.
+    """
+    run = compiled("for k in prepared:", statement, "prepared", names)
+
+    def measure(count: int) -> float:
+        prepared = prepare(count)
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            start = perf_counter()
+            run(prepared)
+            took = perf_counter() - start
+        finally:
+            if collects:
+                gc.enable()
+        if after is not None:
+            after(prepared)
+        return took
+
+    return measure
+
+
+def peak(work: Callable[[], object]) -> float:
+    """The bytes by which this process was larger at its largest than before."""
+
+    def memory(name: str) -> int:
+        with open("/proc/self/status", encoding="ascii") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith(name)) * 1024
+
+    gc.collect()
+    try:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+            file.write("5")  # the peak begins anew: proc(5)
+        before = memory("VmRSS")
+    except OSError as error:
+        raise Skip(f"there is no telling how large a process was: {error}") from error
+    work()
+    return float(max(0, memory("VmHWM") - before))
+
+
+def scratch(memory: bool = False) -> Path:
+    """A new directory on a disk, or on a file system in memory where there is one.
+
+    It goes with all others when the benchmarks are over.
+    """
+    return Path(tempfile.mkdtemp(dir=os.environ["BENCHMARKS_MEMORY"] if memory else None))
 
 
 def both(setup: Setup) -> dict[str, Setup]:

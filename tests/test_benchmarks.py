@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ More about it.
 """
 import sys
 import time
-from benchmarks.suite import Row, both, loop
+from benchmarks.suite import LEVELS, Row, Skip, both, loop, scratch
 
 def took(seconds):
     return lambda: lambda count: count * seconds
@@ -31,6 +32,24 @@ def origin():
     import encore
     print("no answer", flush=True)
     return lambda count: 1.0 * (encore.__file__ == sys.path[0] + "/encore/__init__.py")
+
+def skips():
+    raise Skip("not here")
+
+COUNTS = []
+
+def times():
+    def measure(count):
+        COUNTS.append(count)
+        return float(len(COUNTS))
+    return measure
+
+def place(memory, parent):
+    def measure(count):
+        directory = scratch(memory)
+        (directory / "file").write_bytes(b"data")
+        return float(str(directory.parent.parent) == parent)
+    return lambda: measure
 
 def missing():
     import encore
@@ -132,6 +151,11 @@ def test_verdict_goes_by_the_digits_that_are_shown():
     ("number", "unit", "text"),
     [
         (None, "s", ""),
+        (None, "/s", ""),
+        (2.0, "B/s", "500 B/s"),
+        (1e-6, "B/s", "1.00 GB/s"),
+        (0.5, "/s", "2.00 thousand/s"),
+        (0.0, "/s", "inf million/s"),
         (4.56789e-8, "s", "45.7 ns"),
         (0.99996e-6, "s", "1.00 us"),
         (0.0123, "s", "12.3 ms"),
@@ -143,7 +167,7 @@ def test_verdict_goes_by_the_digits_that_are_shown():
 def test_figures_have_a_unit_and_three_digits(number, unit, text):
     from benchmarks.report import value
 
-    assert value(number, unit) == text
+    assert value(number, unit, amount=1000.0) == text
 
 
 def test_prints_a_table_and_writes_json(run, capfd):
@@ -177,10 +201,10 @@ def test_subjects_take_turns_and_the_least_of_a_round_counts(monkeypatch):
     asked = []
 
     class Process:
-        def __init__(self, suite, subject, path):
+        def __init__(self, suite, subject, path, places):
             self.subject = subject
 
-        def ask(self, number, seconds):
+        def ask(self, number, seconds, alone):
             asked.append((self.subject, number, seconds))
             return {"value": float(10 - len(asked) % 5)}
 
@@ -253,7 +277,7 @@ def test_peers_are_installed_once_and_asked_only_if_wanted(run, monkeypatch):
     assert made == ["pyee"]
 
 
-def test_a_subject_that_cannot_be_installed_fails_its_rows(run, monkeypatch):
+def no_pip(monkeypatch):
     from benchmarks import subjects
 
     commands = []
@@ -263,16 +287,230 @@ def test_a_subject_that_cannot_be_installed_fails_its_rows(run, monkeypatch):
         return subprocess.CompletedProcess(command, 1, "", "some words\nno such thing\n")
 
     monkeypatch.setattr(subjects, "subprocess", SimpleNamespace(run=pip))
-    status, data = run(more='Row("peer", {"rich": took(1.0), "limit": took(1.0)}),')
-    assert status == 1
+    return commands
+
+
+def test_a_peer_that_cannot_be_installed_is_skipped(run, monkeypatch, capfd):
+    from benchmarks.subjects import PINS
+
+    commands = no_pip(monkeypatch)
+    status, data = run(
+        "--row", "peer", more='Row("peer", {"rich": took(1.0), "limit": took(1.0)}),'
+    )
+    assert status == 0
     row = data["suites"]["fake"][-1]
     assert row["medians"] == {"limit": 1.0}
-    assert row["errors"] == {
-        "rich": f"{subjects.PINS['rich']} could not be installed: no such thing"
-    }
+    reason = f"{PINS['rich']} could not be installed: no such thing"
+    assert row["skipped"] == {"rich": reason}
+    assert f"rich skipped: {reason}" in capfd.readouterr().out
     (command,) = commands
-    assert command[-1] == subjects.PINS["rich"]
+    assert command[-1] == PINS["rich"]
     assert command[-3] == "--target"
+
+
+def test_without_0_8_its_rows_have_failed(run, monkeypatch):
+    no_pip(monkeypatch)
+    status, data = run("--row", "old", more='Row("old", both(took(1.0))),')
+    assert status == 1
+    assert "could not be installed" in data["suites"]["fake"][-1]["errors"]["encore08"]
+
+
+def test_what_cannot_be_measured_here_is_told_and_no_failure(run, capfd):
+    status, data = run("--row", "skip", more='Row("skip", {"encore": skips, "limit": took(1.0)}),')
+    assert status == 0
+    row = data["suites"]["fake"][-1]
+    assert row["skipped"] == {"encore": "not here"}
+    assert row["medians"] == {"limit": 1.0}
+    assert "skipped: not here" in capfd.readouterr().out
+
+
+def test_a_rate_is_shown_and_its_ratios_are_those_of_the_seconds(run, capfd):
+    more = (
+        'Row("rate", {"encore": took(2.0), "limit": took(1.0)}, {"L": 2}, unit="B/s", amount=1e6),'
+    )
+    status, data = run("--row", "rate", more=more)
+    assert status == 0
+    (row,) = data["suites"]["fake"]
+    assert row["medians"] == {"encore": 2.0, "limit": 1.0}
+    assert row["amount"] == 1e6
+    cells = [re.split("  +", line) for line in capfd.readouterr().out.splitlines()]
+    assert ["rate", "500 kB/s", "1.00 MB/s", "2.00", "L 2: reached"] in cells
+
+
+def test_what_is_alone_has_a_new_process_each_time_and_nothing_warms_it_up(run):
+    more = 'Row("the same", {"limit": times}, count=1), '
+    more += 'Row("the new", {"limit": times}, count=1, alone=True, slices=1),'
+    _, data = run("--row", "the", more=more)
+    rounds = {row["row"]: row["rounds"] for row in data["suites"]["fake"]}
+    # The first is the warming up; of the two measurements of a round the least counts.
+    assert rounds["the same"] == {"limit": [2.0, 4.0]}
+    assert rounds["the new"] == {"limit": [1.0, 1.0]}
+
+
+def test_slices_of_a_row_are_a_limit(run):
+    more = 'Row("once", {"limit": times}, count=1, slices=1),'
+    _, data = run("--row", "once", more=more)
+    assert data["suites"]["fake"][0]["rounds"] == {"limit": [2.0, 3.0]}
+    more = more.replace("slices=1", "slices=9")
+    _, data = run("--row", "once", more=more)
+    assert data["suites"]["fake"][0]["rounds"] == {"limit": [2.0, 4.0]}
+
+
+@pytest.mark.parametrize(
+    ("argv", "rows"),
+    [
+        (["--quick"], ["little", "some"]),
+        ([], ["some", "much"]),
+        (["--large"], ["some", "much", "most"]),
+    ],
+)
+def test_rows_are_measured_at_their_levels(tmp_path, argv, rows):
+    from benchmarks.__main__ import main
+
+    (tmp_path / "fake.py").write_text(
+        '"""Levels."""\nfrom benchmarks.suite import LEVELS, Row\nROWS = ['
+        'Row("little", {"limit": lambda: float}, count=1, levels=LEVELS[:1]),'
+        'Row("some", {"limit": lambda: float}, count=1),'
+        'Row("much", {"limit": lambda: float}, count=1, levels=LEVELS[1:]),'
+        'Row("most", {"limit": lambda: float}, count=1, levels=LEVELS[2:])]\n',
+        "utf-8",
+    )
+    file = tmp_path / "figures.json"
+    assert main([*argv, "--rounds", "1", "--json", str(file)], tmp_path) == 0
+    data = json.loads(file.read_text("utf-8"))
+    assert [row["row"] for row in data["suites"]["fake"]] == rows
+
+
+def test_files_are_gone_when_all_is_measured(run, monkeypatch, tmp_path):
+    from benchmarks import measure
+
+    disk, memory = tmp_path / "disk", tmp_path / "memory"
+    disk.mkdir()
+    memory.mkdir()
+    monkeypatch.setattr(measure, "disk", lambda: disk)
+    monkeypatch.setattr(measure, "memory", lambda: memory)
+    written = """Row("place on disk", {"limit": place(False, %r)}, count=1),
+    Row("place in memory", {"limit": place(True, %r)}, count=1),"""
+    _, data = run("--row", "place", more=written % (str(disk), str(memory)))
+    figures = {row["row"]: row["medians"] for row in data["suites"]["fake"]}
+    assert figures["place on disk"] == figures["place in memory"] == {"limit": 1.0}
+    assert not [*disk.iterdir(), *memory.iterdir()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
+def test_peak_is_what_was_needed_at_once_and_not_what_was_needed_before():
+    from benchmarks.suite import peak
+
+    mib = 2**20
+    assert peak(lambda: bytearray(b"x") * (64 * mib)) > 60 * mib
+    assert peak(lambda: bytearray(b"x") * (8 * mib)) < 32 * mib
+    assert peak(lambda: [bytearray(b"x") * (8 * mib) for _ in range(4)]) > 28 * mib
+
+
+def test_each_takes_the_time_between_what_prepares_and_what_comes_after():
+    from benchmarks.suite import each
+
+    steps = []
+
+    def prepare(count):
+        steps.append("prepare")
+        return range(count)
+
+    measure = each(
+        "do(k)\nif k: do(-k)", prepare, lambda keys: steps.append(list(keys)), do=steps.append
+    )
+    assert 0 < measure(3) < 60
+    assert steps == ["prepare", 0, 1, -1, 2, -2, [0, 1, 2]]
+
+
+@pytest.fixture(params=["in_threads", "in_processes"])
+def together(request):
+    import os
+
+    from benchmarks import parallel
+
+    if request.param == "in_processes" and not hasattr(os, "fork"):
+        pytest.skip("needs fork")
+    return getattr(parallel, request.param)
+
+
+def test_works_begin_when_all_are_ready(together, tmp_path):
+    def work(number):
+        (tmp_path / f"ready{number}").touch()
+
+        def see():
+            ready = len(list(tmp_path.glob("ready*")))
+            (tmp_path / f"saw{number}-{ready}").touch()
+
+        return see
+
+    assert 0 < together([partial(work, number) for number in range(3)]) < 60
+    assert {path.name for path in tmp_path.glob("saw*")} == {f"saw{n}-3" for n in range(3)}
+
+
+def test_a_work_that_fails_is_told_and_holds_up_nobody(together):
+    def bad():
+        raise ValueError("no")
+
+    def worse():
+        return bad
+
+    with pytest.raises((ValueError, RuntimeError), match=r"no$"):
+        together([lambda: lambda: None, bad])
+    with pytest.raises((ValueError, RuntimeError), match=r"no$"):
+        together([lambda: lambda: None, worse])
+
+
+def a_library(**more):
+    from benchmarks.stores import Library
+
+    return Library(
+        lambda path: {"d": {}},
+        set="d[k] = m",
+        get="d[k]",
+        exists="k in d",
+        delete="del d[k]",
+        fill=lambda names, found: names["d"].update(found),
+        query="[k for k, m in d.items() if m['subject'] == subject]",
+        **more,
+    )
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("BENCHMARKS_MEMORY", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("way", ["getting", "asking", "setting", "overwriting", "deleting"])
+def test_each_measurement_finds_the_same_keys(places, way):
+    library = a_library()
+    names = library.filled(1000, overwritten=way == "overwriting")
+    before = sorted(names["d"])
+    measure = getattr(library, way)(1000)
+    for _ in range(2):
+        assert measure(7) > 0
+        assert sorted(names["d"]) == before
+
+
+@pytest.mark.parametrize("count", [1000, 5000])
+def test_a_query_finds_as_many_keys_in_any_store_also_after_others_were_overwritten(places, count):
+    library = a_library()
+    library.overwriting(count)(50)
+    assert library.querying(count)(2) > 0  # which would tell if there were not 100
+
+
+def test_a_query_that_finds_something_else_is_an_error(places):
+    library = a_library()
+    library.filled(1000)["d"].pop("key0000007")
+    with pytest.raises(AssertionError, match="99 keys were found, not 100"):
+        library.querying(1000)
+
+
+def test_nothing_is_left_of_what_set_many_keys(places):
+    assert a_library().setting_many()(200) > 0
+    assert not list(places.rglob("store"))
 
 
 def test_list_measures_nothing(run, capsys):
