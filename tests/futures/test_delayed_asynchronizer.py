@@ -190,6 +190,78 @@ def test_a_timer_that_fires_and_then_fails_counts_once(manual, caplog):
     assert scheduler.wait(0)
 
 
+@pytest.mark.parametrize("early", ["in the factory", "in start"])
+def test_a_timer_that_fires_early_ends_the_rest(manual, early):
+    def timer_factory(interval, function):
+        timer = Timer(interval, function)
+        if early == "in the factory":
+            function()
+        else:
+            timer.start = function
+        return timer
+
+    ran = []
+    scheduler = DelayedAsynchronizer(manual, 1, timer_factory=timer_factory)
+    for n in (1, 2):
+        scheduler.submit(ran.append, n)
+    manual.do_all()
+    assert ran == [1, 2]
+    assert scheduler.wait(0)
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit])
+def test_a_timer_that_cannot_be_cancelled_does_not_stop_the_shutdown(make, manual, timers, kind):
+    def cancel():
+        raise kind
+
+    scheduler = make()
+    scheduler.submit(int)
+    manual.do_all()
+    waiting = scheduler.submit(int)
+    timers[0].cancel = cancel
+    with pytest.raises(kind):
+        scheduler.shutdown()
+    assert waiting.cancelled()
+    assert scheduler.wait(0)
+    timers[0].fire()
+    assert not manual.jobs
+
+
+def test_a_callback_that_raises_does_not_stop_the_shutdown(make, manual, timers):
+    def callback(_):
+        raise SystemExit
+
+    scheduler = make()
+    scheduler.submit(int)
+    manual.do_all()
+    scheduler.submit(int).add_done_callback(callback)
+    with pytest.raises(SystemExit):
+        scheduler.shutdown()
+    assert scheduler.wait(0)
+    assert timers[0].calls == ["start", "cancel"]
+
+
+def test_a_shutdown_while_the_timer_is_made(manual, deadline):
+    def timer_factory(interval, function):
+        thread = threading.Thread(target=scheduler.shutdown)
+        thread.start()
+        threads.append(thread)
+        # That the shutdown has come to the rest shows when the scheduler has none.
+        while scheduler._rest is not None:
+            pass
+        timers.append(Timer(interval, function))
+        return timers[-1]
+
+    threads, timers = [], []
+    scheduler = DelayedAsynchronizer(manual, 1, timer_factory=timer_factory)
+    scheduler.submit(int)
+    manual.do_all()
+    threads[0].join(deadline)
+    assert not threads[0].is_alive()
+    assert scheduler.wait(0)
+    assert timers[0].calls == []
+
+
 def test_the_default_timer_lets_time_pass(make_pool, deadline):
     scheduler = DelayedAsynchronizer(make_pool(1), 0.001)
     ran = []

@@ -569,3 +569,24 @@ def test_repr_tells_name_and_state(make_pool):
     assert repr(pool) == "<EnhancedThreadPoolExecutor 'Loader': 1 of 3 threads>"
     pool.shutdown()
     assert repr(pool) == "<EnhancedThreadPoolExecutor 'Loader': shut down>"
+
+
+def test_a_callback_that_raises_does_not_stop_the_shutdown(make_pool, deadline):
+    def callback(future):
+        called.append(future)
+        raise SystemExit
+
+    called = []
+    go = threading.Event()
+    started = threading.Event()
+    pool = make_pool(1)
+    running = pool.submit(lambda: started.set() or go.wait(deadline))
+    assert started.wait(deadline)
+    futures = [pool.submit(int) for _ in range(3)]
+    for future in futures:
+        future.add_done_callback(callback)
+    with pytest.raises(SystemExit):
+        pool.shutdown(cancel_futures=True)
+    go.set()
+    assert called == futures
+    assert running.result(deadline) is True

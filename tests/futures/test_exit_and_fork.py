@@ -251,3 +251,65 @@ pool.shutdown()
     )
     expected = ["status", "0", "callback", "status", "0", "callback", "next", "callback"]
     assert child(program) == (0, [*expected, "uninitializer"])
+
+
+@needs_fork
+@pytest.mark.parametrize("kind", ["Serializer(pool)", "DelayedAsynchronizer(pool, 0.001)"])
+def test_a_scheduler_that_was_busy_works_in_a_forked_child(child, kind):
+    program = (
+        START
+        + f"""
+from encore.concurrent.futures import DelayedAsynchronizer
+pool = EnhancedThreadPoolExecutor(1)
+scheduler = {kind}
+go = threading.Event()
+started = threading.Event()
+scheduler.submit(lambda: (started.set(), go.wait(30)))
+pending = scheduler.submit(say, "pending")
+started.wait(30)
+with scheduler._lock:  # as another thread may hold it
+    pid = os.fork()
+    if not pid:
+        work = lambda: (scheduler.submit(say, "child"), scheduler.wait(30))
+        child = threading.Thread(target=work)
+        child.start()
+        child.join()
+        os._exit(0)
+say("status", os.waitpid(pid, 0)[1])
+go.set()
+scheduler.wait()
+"""
+    )
+    assert child(program) == (0, ["child", "status", "0", "pending"])
+
+
+@needs_fork
+@pytest.mark.parametrize("before", [False, True])
+def test_the_end_of_a_process_of_multiprocessing_waits_for_the_work(child, before):
+    program = (
+        BLOCKED
+        + f"before = {before}"
+        + """
+import atexit, multiprocessing.util
+pool = EnhancedThreadPoolExecutor(1)
+if before:
+    pool.submit(int).result(30)
+def main(results):
+    def work():
+        go.wait(30)
+        results.put("put")
+        say("work")
+    go = threading.Event()
+    pool.submit(work)
+    # What such a process runs at its end, before and after Python 3.13.
+    multiprocessing.util.Finalize(None, go.set, exitpriority=200)
+    atexit.register(go.set)
+context = multiprocessing.get_context("fork")
+results = context.Queue()
+process = context.Process(target=main, args=[results])
+process.start()
+process.join()
+say(process.exitcode, results.get(timeout=30))
+"""
+    )
+    assert child(program) == (0, ["work", "0", "put"])

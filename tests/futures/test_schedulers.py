@@ -157,8 +157,7 @@ def test_an_operation_may_submit_the_next(scheduler_class, executor, deadline):
         else:
             over.set()
 
-    # Far deeper than the stack is, for the schedulers that need no timer.
-    limit = 50 if scheduler_class is AtOnceAsynchronizer else 5000
+    limit = 5000  # far deeper than the stack is
     scheduler.submit(operation)
     assert over.wait(deadline)
     assert scheduler.wait(deadline)
@@ -174,6 +173,79 @@ def test_operations_may_run_in_another_process(deadline):
     assert futures[0].result(0) == 1
     assert "ValueError" in futures[1].traceback()
     assert futures[2].result(0) == 3
+
+
+# Executors that hold a lock while they tell of what they cancel or break
+
+
+@pytest.fixture
+def in_thread(deadline):
+    """Call a function in a thread of its own, because it may not return."""
+
+    def call(function, *args, **kwargs):
+        thread = threading.Thread(target=function, args=args, kwargs=kwargs, daemon=True)
+        thread.start()
+        thread.join(deadline)
+        assert not thread.is_alive()
+
+    return call
+
+
+def test_shutting_down_with_what_waits_in_the_executor(
+    scheduler_class, in_thread, deadline, caplog
+):
+    told = []
+    executor = concurrent.futures.ThreadPoolExecutor(1)
+    go = threading.Event()
+    running = threading.Event()
+    executor.submit(lambda: (running.set(), go.wait(deadline)))
+    assert running.wait(deadline)
+    scheduler = scheduler_class(executor, callback=told.append)
+    first, second = (scheduler.submit(int) for _ in range(2))
+    other = Serializer(executor)
+    # This one would need the lock, too.
+    first.add_done_callback(lambda _: other.submit(int))
+    in_thread(executor.shutdown, wait=False, cancel_futures=True)
+    assert scheduler.wait(deadline)
+    go.set()
+    assert isinstance(first.exception(0), concurrent.futures.CancelledError)
+    assert isinstance(second.exception(0), RuntimeError)
+    assert len(told) == 2
+
+
+def test_an_executor_that_breaks(scheduler_class, deadline, caplog):
+    go = threading.Event()
+
+    def initializer():
+        go.wait(deadline)
+        raise ValueError
+
+    executor = concurrent.futures.ThreadPoolExecutor(1, initializer=initializer)
+    scheduler = scheduler_class(executor)
+    futures = [scheduler.submit(int) for _ in range(2)]
+    go.set()
+    assert scheduler.wait(deadline)
+    for future in futures:
+        assert isinstance(future.exception(0), concurrent.futures.BrokenExecutor)
+    executor.shutdown(wait=False)
+
+
+def test_without_a_thread_to_go_on_what_is_pending_is_cancelled(
+    scheduler_class, manual, monkeypatch
+):
+    def no_thread(thread):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    told = []
+    scheduler = scheduler_class(manual, callback=told.append)
+    first, second = (scheduler.submit(int) for _ in range(2))
+    future = manual.jobs.popleft()[0]
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    future.cancel()
+    assert scheduler.wait(0)
+    assert first.done()
+    assert second.cancelled()
+    assert told == [future]
 
 
 # Turns: an executor of ours, with all its threads, does several operations in one go
@@ -384,13 +456,12 @@ def test_no_operation_is_lost_when_the_scheduler_falls_idle(started, deadline):
 
 def test_an_operation_submitted_when_the_last_one_has_been_taken_is_done(started, deadline):
     class Late(deque):
-        def popleft(self):
-            try:
-                return super().popleft()
-            except IndexError:
-                if not futures:
-                    futures.append(scheduler.submit(int, "7"))
-                raise
+        def __bool__(self):
+            if len(self):
+                return True
+            if not futures:
+                futures.append(scheduler.submit(int, "7"))
+            return False
 
     futures = []
     scheduler = Serializer(started)
@@ -403,8 +474,9 @@ def test_an_operation_submitted_when_the_last_one_has_been_taken_is_done(started
 def test_an_operation_submitted_when_the_scheduler_falls_idle_is_done(started, deadline):
     class Late(deque):
         def append(self, work):
-            go.set()
-            scheduler.wait(deadline)
+            if not go.is_set():
+                go.set()
+                scheduler.wait(deadline)
             super().append(work)
 
     go = threading.Event()
@@ -662,15 +734,15 @@ def test_an_executor_that_takes_no_more_work_fails_what_is_pending(make_pool, de
     assert len(caplog.records) == 4
 
 
-def test_an_operation_that_the_executor_cancels_is_no_failure(manual, caplog):
+def test_an_operation_that_the_executor_cancels_is_no_failure(manual, deadline, caplog):
     seen = []
     scheduler = Serializer(manual, callback=seen.append)
     future = scheduler.submit(int)
     manual.jobs[0][0].cancel()
     manual.do_all()
+    assert scheduler.wait(deadline)
     assert isinstance(future.exception(0), concurrent.futures.CancelledError)
     assert seen[0].cancelled()
-    assert scheduler.wait(0)
     assert not caplog.records
 
 
@@ -696,6 +768,15 @@ def test_wait_gives_up_after_its_timeout(manual):
     assert scheduler.wait(0) is False
     manual.do_all()
     assert scheduler.wait() is True
+
+
+def test_any_timeout_will_do(manual):
+    scheduler = Serializer(manual)
+    scheduler.submit(int)
+    timer = threading.Timer(0, manual.do_all)
+    timer.start()
+    assert scheduler.wait(float("inf"))
+    timer.join()
 
 
 def test_shutdown_waits_and_then_nothing_is_taken(scheduler_class, executor, deadline):
@@ -781,6 +862,63 @@ def test_a_failure_makes_no_cycle(scheduler_class, manual, operation, monkeypatc
         assert gone() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("make_executor", [SynchronousExecutor, started_pool])
+def test_a_failed_operation_is_not_kept_until_garbage_is_collected(
+    scheduler_class, make_executor, deadline, monkeypatch
+):
+    def operation(thing):
+        raise ValueError
+
+    with make_executor() as executor:
+        scheduler = scheduler_class(executor)
+        monkeypatch.setattr(logging.getLogger(scheduler._logger_name), "disabled", True)
+        thing = Thing()
+        gone = weakref.ref(thing)
+        gc.disable()
+        try:
+            scheduler.submit(operation, thing)
+            del thing
+            assert scheduler.wait(deadline)
+            executor.submit(int).result(deadline)
+            assert gone() is None
+        finally:
+            gc.enable()
+
+
+def test_a_future_keeps_no_key(started, deadline):
+    def operation():
+        pass
+
+    scheduler = SerializingAsynchronizer(started)
+    future = scheduler.submit(operation)
+    assert scheduler.wait(deadline)
+    gone = weakref.ref(operation)
+    del operation
+    assert gone() is None
+    assert future.done()
+
+
+def test_an_operation_that_cannot_be_a_key_is_refused(manual):
+    scheduler = SerializingAsynchronizer(manual, key=lambda operation: [])
+    for _ in range(2):
+        with pytest.raises(TypeError, match="unhashable"):
+            scheduler.submit(int)
+        assert scheduler.wait(0)
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_a_callback_of_a_replaced_operation_that_raises_holds_nothing_up(manual, kind):
+    scheduler = Asynchronizer(manual)
+    scheduler.submit(int)
+    scheduler.submit(int).add_done_callback(lambda _: fail_with(kind()))
+    ran = []
+    with pytest.raises(kind):
+        scheduler.submit(ran.append, 1)
+    manual.do_all()
+    assert ran == [1]
+    assert scheduler.wait(0)
 
 
 def test_replaced_operations_are_not_kept(manual):

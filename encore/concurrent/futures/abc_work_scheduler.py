@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from concurrent.futures import BrokenExecutor
 from contextlib import suppress
 from contextvars import copy_context
-from functools import partial
-from threading import Condition, RLock
+from threading import RLock, Thread
 
+from ..threadtools import CancellationToken
+from ._fork import start_again_in_children
 from .future import Future
 
 TYPE_CHECKING = False
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 __all__ = ["ABCWorkScheduler", "Work"]
+
+_new = object.__new__
 
 
 class Work(Future["T"]):
@@ -40,7 +44,6 @@ class Work(Future["T"]):
     """
 
     key: Any = None
-    _met = False
 
     @property
     def operation(self) -> Callable[..., T]:
@@ -54,8 +57,8 @@ class Work(Future["T"]):
     def kwargs(self) -> dict[str, Any]:
         return self._job[2]  # type: ignore[index]
 
-    def _start(self, executor: concurrent.futures.Executor) -> concurrent.futures.Future[T] | None:
-        """Give the operation to the executor, unless it was cancelled."""
+    def _start(self, executor: concurrent.futures.Executor) -> concurrent.futures.Future[T]:
+        """Give the operation to the executor; return its future, or self if it was cancelled."""
         try:
             # From here on the executor holds them, and for no longer than it needs them. It may be
             # called in another thread, but the operation is to see the context variables of whoever
@@ -64,7 +67,9 @@ class Work(Future["T"]):
             del self._job
         except AttributeError:
             self._drop()
-            return None
+            return self
+        finally:
+            del self  # see _go_on()
         return context.run(executor.submit, *call, **kwargs)
 
 
@@ -85,8 +90,9 @@ class ABCWorkScheduler(ABC):
     name : str, optional
         Names the scheduler in log records; the name of the class if left out.
     callback : callable, optional
-        Called with the future of every operation when it is done, in the thread that finished it:
-        the executor's, or the one that `submit` returned if the executor made none.
+        Called with the future of every operation when it is done, the executor's, or the one that
+        `submit` returned if the executor made none. This happens in the thread that finished it,
+        or in one of its own if the executor cancelled the operation or is broken.
 
     Attributes
     ----------
@@ -105,14 +111,27 @@ class ABCWorkScheduler(ABC):
         self.name = type(self).__name__ if name is None else name
         self._executor = executor
         self._callback = callback
-        # Re-entrant, because a finalizer may submit at any point.
+        # Re-entrant, because a finalizer or a signal handler may submit at any point.
         self._lock = RLock()
-        self._idle = Condition(self._lock)
-        self._busy = False
+        # Under the key None, who has to go on; nobody while the scheduler is idle. A dictionary,
+        # because setdefault() cannot be interrupted, and tells who was first.
+        self._owner: dict[None, object] = {}
+        self._more = False  # whether anything was submitted since _take() last looked
+        self._idle: CancellationToken | None = None  # of those who wait
         self._closed = False
+        self._prepares = type(self)._prepare is not ABCWorkScheduler._prepare
+        start_again_in_children(self)
+
+    def _start_again(self) -> None:
+        """In a forked child: leave what was submitted to the parent."""
+        self._lock = RLock()
+        self._owner.clear()
+        self._idle = None
+        while self._next() is not None:
+            pass
 
     def __repr__(self) -> str:
-        state = "shut down" if self._closed else "busy" if self._busy else "idle"
+        state = "shut down" if self._closed else "busy" if self._owner else "idle"
         return f"<{type(self).__name__} {self.name!r}: {state}>"
 
     def __enter__(self: SelfT) -> SelfT:
@@ -159,24 +178,41 @@ class ABCWorkScheduler(ABC):
             After `shutdown`, and if the operation could start at once but the executor takes no
             more work.
         """
-        work: Work[T] = Work()
-        work._job = (copy_context(), (operation, *args), kwargs)
-        self._prepare(work)
-        self._begin(work)
-        return work
+        work: Work[T] = _new(Work)
+        try:
+            work._quiet = True
+            work._job = (copy_context(), (operation, *args), kwargs)
+            if self._prepares:
+                self._prepare(work)
+            self._begin(work)
+            return work
+        finally:
+            del work  # see _go_on()
 
     def _begin(self, work: Work[Any]) -> None:
         """Take `work`, and start it if nothing else is under way."""
-        with self._lock:
-            if self._closed:
-                raise RuntimeError(f"cannot submit to {self.name} after shutdown")
-            dropped = self._add(work)
-            start = not self._busy
-            self._busy = True
-        for old in dropped:
-            old._drop()
-        if start:
-            self._go_on(own=work)
+        owner = self._owner
+        try:
+            with self._lock:
+                if self._closed:
+                    raise RuntimeError(f"cannot submit to {self.name} after shutdown")
+                # First, so that who interrupts _add() only adds something too.
+                if not owner:
+                    owner.setdefault(None, work)
+                dropped = self._add(work)
+                self._more = True
+                # Again, in case that who interrupted brought what was under way to its end.
+                start = owner.setdefault(None, work) is work
+            for old in dropped:
+                old._drop()
+            if start:
+                self._go_on(work)
+        except BaseException:
+            if owner.get(None) is work:
+                self._go_on(work)
+            raise
+        finally:
+            del work  # see _go_on()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is running or pending.
@@ -195,7 +231,10 @@ class ABCWorkScheduler(ABC):
             False if the time is over and the scheduler is still busy.
         """
         with self._lock:
-            return self._idle.wait_for(lambda: not self._busy, timeout)
+            if not self._owner:
+                return True
+            idle = self._idle = self._idle or CancellationToken()
+        return idle.wait(timeout)
 
     def shutdown(self) -> None:
         """Take no more operations, and wait until those submitted have ended."""
@@ -203,61 +242,102 @@ class ABCWorkScheduler(ABC):
             self._closed = True
         self.wait()
 
-    def _take(self) -> Work[Any] | None:
-        """Take what is next; if there is nothing, the scheduler is idle from now on."""
+    def _take(self, owner: object) -> Work[Any] | None:
+        """Take what is next, for its owner; if there is nothing, the scheduler is idle."""
         with self._lock:
-            work = self._next()
-            if work is None:
-                self._busy = False
-                self._idle.notify_all()
-        return work
+            while True:
+                self._more = False
+                if (work := self._next()) is not None:
+                    return work
+                self._owner.clear()
+                # Before that, who interrupted this (a signal handler, a finalizer) or needs no lock
+                # has left it to us to go on; after that, he has gone on himself.
+                if not self._more or self._owner.setdefault(None, owner) is not owner:
+                    break
+            self._wake()
+        return None
+
+    def _wake(self) -> None:
+        """Wake those who wait, if the scheduler is idle."""
+        with self._lock:
+            if not self._owner and self._idle is not None:
+                self._idle.cancel()
+                self._idle = None
 
     def _go_on(self, own: Work[Any] | None = None) -> None:
         """Start what is next; if the executor does not take `own`, raise what it raises."""
         # A loop, not a recursion from the end of one operation to the start of the next: with an
         # executor that works inside submit() the chain may be as long as it likes.
-        refusal: BaseException | None = None
+        #
+        # It may be interrupted anywhere, by Control-C, say. With no work in hand it just goes on;
+        # work that was given a turn is left to who has it, or else taken back.
+        me = object()
+        raised: BaseException | None = None
+        work: Any = None
+        future: Any = None
+        turn: Turn | None = None
         try:
-            while (work := self._take()) is not None:
-                if self._take_turns(work):
-                    break
+            while True:
                 try:
-                    future = work._start(self._executor)
-                    if future is None:
-                        continue
-                    if not (done := future.done()):
-                        future.add_done_callback(partial(self._ended, work))
+                    self._owner[None] = me
+                    while (work := self._take(me)) is not None:
+                        # Looked up in the class: an executor may be somebody's mock, which has
+                        # every attribute. Nobody can tell the difference, see there.
+                        executor = self._executor
+                        turns = getattr(type(executor), "_turns", None)
+                        pool = None if turns is None else turns(executor)
+                        if pool is not None and (put := pool.put) is not None:
+                            turn = Turn(self, work)
+                            put(turn)
+                            # As in submit() of the executor: if it is still open, a worker will
+                            # come to the turn.
+                            if pool.put is put or turn.take_back() is None:
+                                break
+                            turn = None
+                        future = work._start(executor)
+                        if future is work:
+                            work = future = None
+                            continue
+                        if not future.done():
+                            turn = Turn(self, work)
+                            future.add_done_callback(turn)
+                            break
+                        self._settle(work, future)
+                        work = future = None
+                        if not self._pause():
+                            break
+                    break
                 except BaseException as error:
-                    if work is own:
-                        refusal = error
-                        continue
-                    future, done = Future(), True
-                    future.set_exception(error)
-                if done:
-                    self._settle(work, future)
-                elif not self._meet(work):
-                    break
-                if not self._pause():
-                    break
-            if refusal is not None:
-                raise refusal
+                    if work is None:
+                        again, raised = raised is not None, error
+                        if self._owner.get(None) is me:
+                            if not again:
+                                continue
+                            self._owner.clear()
+                        self._wake()
+                        break
+                    if turn is not None and turn.take_back() is None:
+                        raised = error
+                        break
+                    try:
+                        future.add_done_callback(Turn(self, work))
+                    except Exception:  # the executor has not taken it, or returned no future
+                        if work is own:
+                            raised = error
+                        else:
+                            future = Future()
+                            future.set_exception(error)
+                            self._settle(work, future)
+                    else:
+                        raised = error
+                        break
+                    work = future = turn = None
+            if raised is not None:
+                raise raised
         finally:
-            del refusal, own  # its traceback holds this frame
-
-    def _take_turns(self, work: Work[Any]) -> bool:
-        """Do `work`, and what comes after it, without an executor's submit for each.
-
-        That is only done where nobody can tell the difference, see `_turns` of the executor.
-        """
-        # Looked up in the class: an executor may be somebody's mock, which has every attribute.
-        turns = getattr(type(self._executor), "_turns", None)
-        pool = None if turns is None else turns(self._executor)
-        if pool is None or (put := pool.put) is None:
-            return False
-        turn = Turn(self, work)
-        put(turn)
-        # As in submit() of the executor: if it is still open, a worker will come to the turn.
-        return pool.put is put or not turn.take_back()
+            # The traceback of an operation that was done in submit() of the executor holds this
+            # frame and those that called it: without its future they are no cycle.
+            del raised, own, work, future
 
     def _do_in_turn(self, turn: Turn, pool: Any, queue: Any) -> None:
         work = turn.take_back()  # not an argument, which the caller would hold until the turn ends
@@ -276,29 +356,41 @@ class ABCWorkScheduler(ABC):
             if pool.put is None or not nobody_waits():
                 self._go_on()
                 return
-            work = take()
+            work = take(turn)
 
     def _miss_turn(self, work: Work[Any]) -> None:
         """Go on after the executor has dropped `work`."""
-        if not work.cancelled():
-            work._drop()
-            self._report(work, None, work)
-            if not self._pause():
-                return
-        self._go_on()
+        goes_on = True
+        try:
+            if not work.cancelled():
+                work._drop()
+                self._report(work, None, work)
+                goes_on = self._pause()
+        finally:
+            if goes_on:
+                self._go_on()
 
     def _ended(self, work: Work[Any], future: concurrent.futures.Future[Any]) -> None:
+        """Go on after the executor has ended `work`."""
+        if not future.cancelled() and not isinstance(future.exception(), BrokenExecutor):
+            self._end(work, future)
+            return
+        # The standard library's executors hold a lock here, and need it in submit().
+        try:
+            Thread(target=self._end, args=(work, future), daemon=False).start()
+        except RuntimeError:  # no more threads to be had: the interpreter exits
+            try:
+                self._settle(work, future)
+            finally:
+                while (pending := self._take(self)) is not None:
+                    pending._drop()
+
+    def _end(self, work: Work[Any], future: concurrent.futures.Future[Any]) -> None:
         try:
             self._settle(work, future)
         finally:
-            if self._meet(work) and self._pause():
+            if self._pause():
                 self._go_on()
-
-    def _meet(self, work: Work[Any]) -> bool:
-        """Tell whether both the start and the end of `work` are over: the later one goes on."""
-        with self._lock:
-            met, work._met = work._met, True
-        return met
 
     def _pause(self) -> bool:
         """Tell whether the next operation may start; if not, `_go_on` is called when it may."""
@@ -353,7 +445,11 @@ class ABCWorkScheduler(ABC):
 
 
 class Turn:
-    """In the queue of an executor: a scheduler's turn to use the thread that comes to it."""
+    """The turn of an operation: a token, whoever takes it back has to go on.
+
+    In the queue of an executor it is the scheduler's turn to use the thread that comes to it; it is
+    a callback for the future of any other.
+    """
 
     __slots__ = ("_scheduler", "_work")
 
@@ -362,13 +458,17 @@ class Turn:
         self._work = work
 
     def take_back(self) -> Work[Any] | None:
-        """Return the operation if no thread has come to the turn, which is over then."""
+        """Return the operation, unless somebody has done so before."""
         try:
             work = self._work
             del self._work  # atomic: only one of two has it
         except AttributeError:
             return None
         return work
+
+    def __call__(self, future: concurrent.futures.Future[Any]) -> None:
+        if (work := self.take_back()) is not None:
+            self._scheduler._ended(work, future)
 
     def _do(self, pool: Any, queue: Any) -> bool:
         self._scheduler._do_in_turn(self, pool, queue)

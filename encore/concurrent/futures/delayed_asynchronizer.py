@@ -53,58 +53,63 @@ class DelayedAsynchronizer(Asynchronizer):
         super().__init__(executor, name, callback)
         self._interval = interval
         self._timer_factory = _daemon_timer if timer_factory is None else timer_factory
-        # A timer may fire although it was cancelled; only the rest that it was made for counts.
-        self._rest: object | None = None
-        self._timer: StartsAndCancels | None = None
+        self._rest: Rest | None = None
+
+    def _start_again(self) -> None:
+        super()._start_again()
+        self._rest = None
 
     def shutdown(self) -> None:
         with self._lock:
             self._closed = True
-            timer, self._timer, self._rest = self._timer, None, None
-        if timer is not None:
-            self._drop_pending()
-            self._go_on()
-            timer.cancel()
-        super().shutdown()
+            work = self._next()
+            rest, self._rest = self._rest, None
+        try:
+            if work is not None:
+                work._drop()
+        finally:
+            try:
+                if rest is not None and rest.goes_on:
+                    self._go_on()
+                if rest is not None and rest.timer is not None:
+                    rest.timer.cancel()
+            finally:
+                super().shutdown()
 
     def _pause(self) -> bool:
-        rest = object()
+        rest = Rest()
+        with self._lock:
+            if self._closed:
+                return True
+            self._rest = rest
         try:
             timer = self._timer_factory(self._interval, partial(self._rested, rest))
+            rest.timer = timer
+            if self._rest is rest:
+                timer.start()
         except BaseException as error:
             self._log_no_timer(error)
-            return True
+            self._end_rest(rest)
         with self._lock:
-            closed = self._closed
-            if not closed:
-                self._rest, self._timer = rest, timer
-        if closed:
-            self._drop_pending()
-            return True
-        try:
-            timer.start()
-        except BaseException as error:
-            self._log_no_timer(error)
-            return self._end(rest)
-        return False
+            # A rest that is over by now has left it to this to go on. That is a loop, not a
+            # recursion, if the timer fires in start().
+            if self._rest is not rest:
+                return True
+            self._owner[None] = rest
+            rest.goes_on = True
+            return False
 
-    def _rested(self, rest: object) -> None:
-        if self._end(rest):
+    def _rested(self, rest: Rest) -> None:
+        if self._end_rest(rest) and rest.goes_on:
             self._go_on()
 
-    def _end(self, rest: object) -> bool:
+    def _end_rest(self, rest: Rest) -> bool:
         """End this rest; False if it had ended before."""
         with self._lock:
             if self._rest is not rest:
                 return False
-            self._rest = self._timer = None
+            self._rest = None
             return True
-
-    def _drop_pending(self) -> None:
-        with self._lock:
-            work = self._next()
-        if work is not None:
-            work._drop()
 
     def _log_no_timer(self, error: BaseException) -> None:
         import logging
@@ -113,6 +118,13 @@ class DelayedAsynchronizer(Asynchronizer):
             logging.getLogger(__name__).error(
                 "%s goes on without a rest, for want of a timer", self.name, exc_info=error
             )
+
+
+class Rest:
+    """The time after an operation. A timer may fire although it was cancelled, or early."""
+
+    timer: StartsAndCancels | None = None
+    goes_on = False  # whether it is up to who ends it
 
 
 def _daemon_timer(interval: float, function: Callable[[], None]) -> Timer:

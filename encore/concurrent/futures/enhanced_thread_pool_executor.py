@@ -19,13 +19,15 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
-from contextlib import suppress
+import sys
+from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from functools import cache
 from queue import Empty, SimpleQueue
 from threading import RLock, Thread, current_thread
-from weakref import WeakSet, ref
+from weakref import ref
 
+from ._fork import start_again_in_children
 from .future import Future, Job, with_signature_of
 
 TYPE_CHECKING = False
@@ -96,7 +98,7 @@ class EnhancedThreadPoolExecutor(concurrent.futures.Executor):
         for function in (initializer, uninitializer):
             if function is not None and not callable(function):
                 raise TypeError(f"initializer and uninitializer must be callable, not {function!r}")
-        _install_hooks()
+        _wait_at_exit(os.getpid())
         self.name = type(self).__name__ if name is None else name
         self.wait_at_exit = wait_at_exit
         self._max_workers = max_workers
@@ -164,6 +166,7 @@ class EnhancedThreadPoolExecutor(concurrent.futures.Executor):
         name = f"{self.name}Worker-{len(self._threads) + 1}"
         thread = Thread(target=pool.work, name=name, daemon=True)
         if self.wait_at_exit:
+            _wait_at_exit(os.getpid())
             _waited_for[thread] = pool
         try:
             thread.start()
@@ -171,15 +174,18 @@ class EnhancedThreadPoolExecutor(concurrent.futures.Executor):
             _waited_for.pop(thread, None)
             if not pool.started:
                 raise
-            return  # no more threads to be had: those that run will do the work
-        pool.started += 1
-        self._threads.add(thread)
+            # no more threads to be had: those that run will do the work
+        finally:
+            if thread.is_alive():  # start() waits for it, and may be interrupted then
+                pool.started += 1
+                self._threads.add(thread)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         pool = self._pool
         dropped = pool.close(drop=cancel_futures)
-        for task in dropped:
-            task._drop()
+        with ExitStack() as rest:  # whatever the callbacks of one raise, it is the next one's turn
+            for task in reversed(dropped):
+                rest.callback(task._drop)
         if wait:
             for thread in self._threads.copy():
                 if thread is not current_thread():
@@ -204,11 +210,15 @@ class _Pool:
         self.initargs = initargs
         self.uninitializer = uninitializer
         self.closed = False
-        self.start_again()
-        _pools.add(self)
+        self._set_up()
+        start_again_in_children(self)
 
-    def start_again(self) -> None:
-        """Forget the threads and their work."""
+    def _start_again(self) -> None:
+        """In a forked child: forget the threads and their work."""
+        _waited_for.clear()
+        self._set_up()
+
+    def _set_up(self) -> None:
         self.lock = RLock()  # re-entrant, because a finalizer may submit at any point
         self.queue: SimpleQueue[Task | None] = SimpleQueue()
         self.started = 0
@@ -264,17 +274,23 @@ class _Pool:
             logging.getLogger(__name__).exception(message, *args)
 
 
-_pools: WeakSet[_Pool] = WeakSet()
 _waited_for: dict[Thread, _Pool] = {}
 
 
 @cache
-def _install_hooks() -> None:
+def _wait_at_exit(pid: int) -> None:
+    """Have the end of this process wait for the work."""
     import atexit
 
     atexit.register(_wait_for_work)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_start_again_in_child)
+    # A child that multiprocessing has forked runs no exit functions before Python 3.13, and forgets
+    # the parent's.
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        # Before the queues close (10), in which the work may put something.
+        Finalize(None, _wait_for_work, exitpriority=100)
 
 
 def _wait_for_work() -> None:
@@ -285,9 +301,3 @@ def _wait_for_work() -> None:
             if thread.is_alive():  # not if it could not be started
                 thread.join()
             _waited_for.pop(thread, None)
-
-
-def _start_again_in_child() -> None:
-    _waited_for.clear()
-    for pool in _pools:
-        pool.start_again()

@@ -35,7 +35,7 @@ class Serializer(ABCWorkScheduler):
 
     # A deque needs no lock. While the scheduler is busy, submit() and the end of an operation leave
     # the scheduler's alone: submit() looks whether it is still busy after it has put something
-    # there, and _take() looks whether there is something after it has said that it is not.
+    # there, and the inherited _take() whether there is more after it has said that it is not.
 
     @with_signature_of(ABCWorkScheduler.submit)
     def submit(self, /, *call: Any, **kwargs: Any) -> Future[Any]:
@@ -44,30 +44,29 @@ class Serializer(ABCWorkScheduler):
         work: Work[Any] = _new(Work)
         work._quiet = True
         work._job = (copy_context(), call, kwargs)
-        if self._busy and not self._closed:
+        owner = self._owner
+        if owner and not self._closed:
             self._pending.append(work)
-            if self._busy and not self._closed:
+            self._more = True
+            if owner and not self._closed:
                 return work
             try:
                 self._pending.remove(work)
             except ValueError:
                 return work  # it has its turn already
-        self._begin(work)
-        return work
-
-    def _take(self) -> Work[Any] | None:
         try:
-            return self._pending.popleft()
-        except IndexError:
-            pass
-        with self._lock:
-            self._busy = False
-            work = self._next()
-            if work is None:
-                self._idle.notify_all()
-            else:
-                self._busy = True
-        return work
+            self._begin(work)
+            return work
+        finally:
+            del work  # as the inherited one does
+
+    def _take(self, owner: object) -> Work[Any] | None:
+        if self._pending:
+            try:
+                return self._pending.popleft()
+            except IndexError:
+                pass
+        return super()._take(owner)
 
     def _add(self, work: Work[Any]) -> tuple[Work[Any], ...]:
         self._pending.append(work)

@@ -41,7 +41,7 @@ class SerializingAsynchronizer(ABCWorkScheduler):
     ) -> None:
         super().__init__(executor, name, callback)
         self._key = key
-        self._pending: OrderedDict[Hashable, Work[Any]] = OrderedDict()
+        self._pending: OrderedDict[Hashable, list[Work[Any] | None]] = OrderedDict()
 
     def _prepare(self, work: Work[Any]) -> None:
         if self._key is None:
@@ -50,9 +50,15 @@ class SerializingAsynchronizer(ABCWorkScheduler):
             work.key = self._key(work.operation, *work.args, **work.kwargs)
 
     def _add(self, work: Work[Any]) -> tuple[Work[Any], ...]:
-        replaced = self._pending.get(work.key)
-        self._pending[work.key] = work
+        # Each of the two lines does all or nothing, whatever interrupts.
+        place = self._pending.setdefault(work.key, [None])
+        replaced, place[0] = place[0], work
         return () if replaced is None else (replaced,)
 
     def _next(self) -> Work[Any] | None:
-        return self._pending.popitem(last=False)[1] if self._pending else None
+        if not self._pending:
+            return None
+        (work,) = self._pending.popitem(last=False)[1]
+        if work is not None:
+            del work.key  # the future would keep it
+        return work
