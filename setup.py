@@ -46,6 +46,8 @@ setup(
     packages=find_packages(include=["encore", "encore.*"]),
     package_data={"encore": ["py.typed"]},
     zip_safe=False,
+    # An editable install by a path: type checkers do not find what an import hook finds.
+    options={"editable_wheel": {"mode": "compat"}},
     extras_require={"test": ["pytest"], "docs": ["sphinx"]},
     cmdclass={"sdist": SourceDistribution},
     keywords="events key-value store sqlite filesystem progress executor",

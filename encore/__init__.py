@@ -1,3 +1,9 @@
 """Application events, key-value storage, executors and progress display."""
 
 __version__ = "1.0.0.dev0"
+
+import sys
+
+if sys.version_info < (3, 10):
+    raise ImportError("encore needs Python 3.10 or later")
+del sys

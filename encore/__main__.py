@@ -33,6 +33,7 @@ STORES = """\
 A STORE is one of
   sqlite:PATH       a database file; sqlite::memory: is an empty one in memory
   fs:PATH           a file system store: a directory of data and metadata
+  lockfs:PATH       the same for many computers, with a log of changes
   dir:PATH          any directory, read-only
   memory:           an empty store in memory
   module:callable   what your callable returns, say mystores:open_archive
@@ -251,7 +252,7 @@ def _opened(name: str, create: bool = False) -> Iterator[AbstractReadOnlyStore]:
     except ValueError as error:
         raise WrongUse(error) from error
     except StoreError as error:
-        if name.startswith("fs:"):
+        if name.startswith(("fs:", "lockfs:")):
             from encore.storage.filesystem_store import FileSystemStoreError
 
             if isinstance(error, FileSystemStoreError):

@@ -84,7 +84,7 @@ class HeldByListener:
             pass
         if kind is None or not self.discard_on_error:
             for event in self.events:
-                event._handled = False
+                event.__dict__["_handled"] = False  # one that is frozen too
                 self.manager.emit(event)
 
 
@@ -116,7 +116,7 @@ class Held:
         try:
             wanted = isinstance(event, self.cls) and agrees(event, self.checks)
         except Exception as error:
-            self.manager._hold_failed(self, event, error)
+            self.manager._report(self.keeps, event, error)
             return False
         if wanted:
             self.events.append((event, block))

@@ -29,19 +29,25 @@ else:
 
 __all__ = [
     "COROUTINE",
+    "RUN_COROUTINE",
     "FunctionType",
     "Listener",
     "Reference",
+    "Target",
     "agrees",
     "checks_of",
     "failing",
     "key_of",
+    "part_of",
     "target_of",
     "values_at",
 ]
 
 #: inspect.CO_COROUTINE and inspect.CO_ASYNC_GENERATOR.
 COROUTINE = 0x80 | 0x200
+
+#: How a coroutine function can be a listener, for messages.
+RUN_COROUTINE = "dispatch=lambda call: asyncio.run_coroutine_threadsafe(call(), loop)"
 
 
 def key_of(func: Any) -> Hashable:
@@ -88,15 +94,19 @@ class Reference(ref["Any"]):
     key: Hashable
 
 
-class _Target:
+class Target:
     """The listener as it was connected; None if it is gone."""
 
-    __slots__ = ("func", "reference")
+    __slots__ = ("func", "part", "reference")
 
-    def __init__(self, func: Call | None, reference: Reference | None) -> None:
+    def __init__(
+        self, func: Call | None, reference: Reference | None, part: str = "listener"
+    ) -> None:
         #: The listener, the function of a weakly held bound method, or None if all is in `reference`.
         self.func = func
         self.reference = reference
+        #: What fails if the call does, for messages.
+        self.part = part
 
     def __call__(self) -> Call | None:
         if self.reference is None:
@@ -110,7 +120,13 @@ class _Target:
 def target_of(call: Call) -> Call:
     """The listener as it was connected of what is called; what is called if it is gone."""
     target = getattr(call, "_encore_target", None)
-    return (target() if type(target) is _Target else None) or call
+    return (target() if type(target) is Target else None) or call
+
+
+def part_of(call: Call) -> str:
+    """What has failed if a call raises: the listener, or its filter."""
+    target = getattr(call, "_encore_target", None)
+    return target.part if type(target) is Target else "listener"
 
 
 # What is called instead of the listener itself. Closures: calling one is faster than calling an
@@ -149,42 +165,6 @@ def _once(call: Call, listener: ref[Listener]) -> Call:
     return first_call
 
 
-def _dispatched(
-    call: Call, dispatch: Any, is_coroutine_function: bool, target: _Target, home: Home
-) -> Call:
-    def job(event: Any) -> object:
-        try:
-            result = call(event)
-        except Exception as error:
-            report(event, error)
-            return None
-        return reporting(event, result) if is_coroutine_function else result
-
-    async def reporting(event: Any, coroutine: Any) -> object:
-        try:
-            return await coroutine
-        except Exception as error:
-            report(event, error)
-            return None
-
-    def report(event: BaseEvent, error: Exception) -> None:
-        # The emit that would do this may be over.
-        manager = home()
-        try:
-            if manager is None:
-                raise error
-            manager._on_error(target() or call, event, error)
-        finally:
-            del error  # a traceback that leads here must not lead back to it
-
-    submit = getattr(dispatch, "submit", None)
-
-    def hand_over(event: Any) -> object:
-        return dispatch(lambda: job(event)) if submit is None else submit(job, event)
-
-    return hand_over
-
-
 def failing(listener: Listener, error: Exception) -> Listener | None:
     """A stand-in for a listener whose filter cannot be compared; it fails when it is called.
 
@@ -199,7 +179,7 @@ def failing(listener: Listener, error: Exception) -> Listener | None:
     def call(event: Any) -> object:
         raise errors.pop()
 
-    call._encore_target = _Target(target, None)  # type: ignore[attr-defined]
+    call._encore_target = Target(target, None, "filter of listener")  # type: ignore[attr-defined]
     return Listener(listener.cls, call, listener.order, listener.home)
 
 
@@ -238,10 +218,10 @@ class Listener(Connection):
         if coroutine and (dispatch is None or hasattr(dispatch, "submit")):
             raise TypeError(
                 f"{func!r} is a coroutine function: calling it does nothing. Name what runs it, "
-                "such as dispatch=lambda call: asyncio.run_coroutine_threadsafe(call(), loop)"
+                f"such as {RUN_COROUTINE}"
             )
         self.key = key_of(func)
-        target = _Target(func, None)
+        target = Target(func, None)
         method = type(func) is MethodType
         if weak or (weak is None and method):
             target = self._refer_to(func, method, on_death, weak is True)
@@ -253,13 +233,15 @@ class Listener(Connection):
                 else _weak_method(self.reference, function)
             )
         if dispatch is not None:
-            self.call = _dispatched(self.call, dispatch, coroutine, target, self.home)
+            from ._dispatch import Dispatched
+
+            self.call = Dispatched(self.call, dispatch, coroutine, target, self.home)
         if once:
             self.call = _once(self.call, ref(self))
         if self.call is not listener:
             self.call._encore_target = target  # type: ignore[attr-defined]
 
-    def _refer_to(self, func: Any, method: bool, on_death: OnDeath, must: bool) -> _Target:
+    def _refer_to(self, func: Any, method: bool, on_death: OnDeath, must: bool) -> Target:
         if not method and not _compared_by_identity(type(func)):
             raise TypeError(f"cannot be held weakly, because equal ones are the same: {func!r}")
         try:
@@ -267,11 +249,11 @@ class Listener(Connection):
         except TypeError:
             if must:
                 raise TypeError(f"cannot be held weakly: {func!r}") from None
-            return _Target(func, None)  # held like everything else
+            return Target(func, None)  # held like everything else
         reference.cls = self.cls
         reference.key = self.key
         self.reference = reference
-        return _Target(func.__func__ if method else None, reference)
+        return Target(func.__func__ if method else None, reference)
 
     def set_filter(self, filter: Mapping[str, Any]) -> None:
         """Find out what of the filter can be looked up; the rest is compared."""
@@ -289,15 +271,15 @@ class Listener(Connection):
 
     def target(self) -> Call | None:
         """The listener as it was connected, None if it is gone."""
-        reference = self.reference
-        if reference is not None and reference() is None:
-            return None
-        return target_of(self.call)
+        return None if self._gone() else target_of(self.call)
+
+    def _gone(self) -> bool:
+        return self.reference is not None and self.reference() is None
 
     @property
     def connected(self) -> bool:
         manager = self.home()
-        return manager is not None and manager._registry.holds(self)
+        return manager is not None and not self._gone() and manager._registry.holds(self)
 
     def disconnect(self) -> None:
         manager = self.home()
@@ -312,7 +294,9 @@ class Listener(Connection):
 
     def __repr__(self) -> str:
         state = "" if self.connected else ", disconnected"
-        return f"<Connection of {self.target()!r} to {self.cls.__name__}{state}>"
+        target = self.target()
+        listener = "a listener that is gone" if target is None else repr(target)
+        return f"<Connection of {listener} to {self.cls.__name__}{state}>"
 
 
 def _is_predicate(value: Any) -> bool:

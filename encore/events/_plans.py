@@ -358,9 +358,14 @@ class ListenerRegistry:
         weak: bool | None,
         dispatch: Any,
     ) -> Listener:
-        if priority and priority != priority:
-            raise ValueError("the priority is not a number")
-        listener = Listener(cls, func, (-priority, next(self._sequence)), self._home)
+        try:
+            # Only NaN is neither; what has no order cannot be asked.
+            if priority and not (priority < 0 or priority > 0):
+                raise ValueError("the priority is not a number")
+            order = (-priority, next(self._sequence))
+        except TypeError:
+            raise TypeError(f"the priority is a number, not {priority!r}") from None
+        listener = Listener(cls, func, order, self._home)
         plain = type(func) is FunctionType and not func.__code__.co_flags & COROUTINE
         if not plain or once or weak or dispatch is not None:
             listener.configure(once, weak, dispatch, self.dead.append)
@@ -404,8 +409,11 @@ class ListenerRegistry:
             try:
                 listener = self._listeners[cls][key]
             except KeyError:
-                raise KeyError(func) from None
-            self._remove(listener)
+                listener = None
+            else:
+                self._remove(listener)
+        if listener is None:
+            raise KeyError(f"{func!r} is not connected to {getattr(cls, '__name__', cls)}")
 
     def drop(self, listener: Listener) -> None:
         """Remove a listener, unless that has been done."""

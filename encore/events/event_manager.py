@@ -5,7 +5,7 @@ from __future__ import annotations
 # What threading.local is; importing threading takes longer than importing this package.
 from _thread import _local
 
-from ._listeners import Listener, agrees, target_of
+from ._listeners import Listener, agrees, part_of, target_of
 from ._plans import ListenerRegistry, hierarchy
 from .abstract_event_manager import BaseEvent, BaseEventManager, Connection
 
@@ -62,11 +62,11 @@ class EventInfo:
 
     def __repr__(self) -> str:
         state = "enabled" if self.enabled else "disabled"
-        return f"<EventInfo {self.cls.__name__}: {state}, {len(self.listeners)} listeners>"
+        return f"<EventInfo {self.cls.__name__}: {state}, {_counted(self.listeners)}>"
 
 
-def _log(listener: object, event: BaseEvent, error: Exception) -> None:
-    _logger().error("listener %r failed for %r", listener, event, exc_info=error)
+def _log(listener: object, event: BaseEvent, error: Exception, part: str = "listener") -> None:
+    _logger().error("%s %r failed for %r", part, listener, event, exc_info=error)
 
 
 def _raise(listener: Call, event: BaseEvent, error: Exception) -> None:
@@ -74,6 +74,10 @@ def _raise(listener: Call, event: BaseEvent, error: Exception) -> None:
         raise error
     finally:
         del error  # the traceback leads here, and must not lead back to it
+
+
+def _counted(listeners: Sequence[object]) -> str:
+    return "1 listener" if len(listeners) == 1 else f"{len(listeners)} listeners"
 
 
 def _thread_name(event: BaseEvent) -> str:
@@ -104,7 +108,9 @@ class EventManager(BaseEventManager):
         this module. With 'raise' :meth:`emit` raises the exception when all
         listeners have been called; if there are several, the first, and the
         others are logged. A callable is called as ``on_error(listener, event,
-        error)`` at once; what it raises is treated as with 'raise'.
+        error)`` at once; what it raises is treated as with 'raise'. What would
+        be raised when the emit is over, because the listener runs elsewhere
+        (`dispatch`), is logged.
     """
 
     def __init__(self, *, on_error: Literal["log", "raise"] | OnError = "log") -> None:
@@ -200,8 +206,11 @@ class EventManager(BaseEventManager):
 
     def _emit_with_care(self, event: BaseEvent, block: bool) -> Thread | None:
         wanted = self._tracer is None or not self._vetoed("emit", self.emit, (event,))
-        plan = self._registry.plan(event.__class__)
-        return self._emit_unless_held(event, plan, block, wanted)
+        cls = event.__class__
+        if cls not in self._registry.plans and not issubclass(cls, BaseEvent):
+            what = f"the class {event.__name__}" if isinstance(event, type) else repr(event)
+            raise TypeError(f"emit takes an event, not {what}")
+        return self._emit_unless_held(event, self._registry.plan(cls), block, wanted)
 
     def _emit_unless_held(
         self, event: BaseEvent, plan: Plan, block: bool, wanted: bool = True
@@ -263,10 +272,13 @@ class EventManager(BaseEventManager):
         """
         listener = target_of(call)
         try:
-            self._on_error(listener, event, error)
+            if self._on_error is _log:
+                _log(listener, event, error, part_of(call))
+            else:
+                self._on_error(listener, event, error)
         except Exception as raised:
             if failure is not None:
-                _log(listener, event, raised)
+                _log(listener, event, raised, part_of(call))
             # Logging that is broken is no reason to break off.
             elif self._on_error is not _log:
                 failure = raised
@@ -290,10 +302,14 @@ class EventManager(BaseEventManager):
         self._watch(hold, True)
         self._state.holds = (hold, *(other for other in self._state.holds if other.active))
 
-    def _hold_failed(self, hold: Held, event: BaseEvent, error: Exception) -> None:
-        # Not to be raised: there are listeners still to be called.
-        if self._failed(hold.keeps, event, error, None) is not None:
-            _log(hold.keeps, event, error)
+    def _report(self, call: Any, event: BaseEvent, error: Exception) -> None:
+        """Report what a listener raised, where there is no emit that could raise it."""
+        failure = self._failed(call, event, error, None)
+        try:
+            if failure is not None:
+                _log(target_of(call), event, failure, part_of(call))
+        finally:
+            del error, failure  # as above
 
     def _let_go(self, hold: Held, events: Sequence[tuple[BaseEvent, bool]], quiet: bool) -> None:
         """Stop holding, and emit events that were held; `quiet`: raise nothing."""
@@ -347,6 +363,34 @@ class EventManager(BaseEventManager):
             or type(self).emit is not _EMIT
             or bool(self._watchers and self._state.holds)
         )
+
+    def is_silent(self, cls: type[BaseEvent]) -> bool:
+        """Tell whether nobody would notice events of a class, or of any of its base classes.
+
+        For code that is called often, and emits events of several classes: a
+        class made of them all takes one question instead of one for each.
+
+        Parameters
+        ----------
+        cls : type
+            The class of events.
+
+        Returns
+        -------
+        bool
+            False also where it cannot be said at once; then ask
+            :meth:`has_listeners` of each.
+        """
+        if self._replaced or type(self).emit is not _EMIT:
+            return False
+        try:
+            # There are none as long as there is a tracer, or events are held.
+            plan = self._plans[cls]
+        except KeyError:
+            self._registry.plan(cls)  # makes it
+            return False
+        # One that is disabled has no calls, but of its base classes some may be enabled.
+        return plan.calls == () and plan.enabled
 
     def register(self, cls: type[BaseEvent]) -> None:
         """Make a class of events known. Connecting and disabling do so too.
@@ -480,8 +524,9 @@ class EventManager(BaseEventManager):
 
     def __repr__(self) -> str:
         classes = self._registry.classes()
-        listeners = len(self._registry.live(classes))
-        return f"<EventManager: {listeners} listeners, {len(classes)} classes of events>"
+        listeners = _counted(self._registry.live(classes))
+        known = "1 class" if len(classes) == 1 else f"{len(classes)} classes"
+        return f"<EventManager: {listeners}, {known} of events>"
 
 
 _EMIT = EventManager.emit
@@ -503,7 +548,17 @@ class LoggingTracer:
         self.level = level
 
     def __call__(self, name: str, method: Callable[..., object], args: tuple[Any, ...]) -> bool:
-        self.logger.log(self.level, "%s: %r %r", name, method, args)
+        if name == "emit":
+            self.logger.log(self.level, "emit: %r", *args)
+        elif name == "listen":
+            self.logger.log(self.level, "listen: %r hears %r", method, *args)
+        else:
+            cls, func, *options = args
+            words = "connect: %r to %s" if name == "connect" else "disconnect: %r from %s"
+            given = [None, None]
+            if options:
+                filter, priority = options
+            self.logger.log(self.level, words, func, cls.__name__)
         return False
 
     def __repr__(self) -> str:

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
         @property
         def cancelled(self) -> Any: ...
 
-    Cancel: TypeAlias = _HasCancelled
+    class _HasIsSet(Protocol):
+        def is_set(self) -> bool: ...
+
+    Cancel: TypeAlias = _HasCancelled | _HasIsSet
 
     from .abstract_event_manager import BaseEventManager
 
@@ -46,13 +49,16 @@ class Cancelled(Exception):
 
 def check_cancel(cancel: Cancel | None) -> None:
     """Raise TypeError for what cannot be asked whether it is cancelled."""
-    if cancel is not None and not hasattr(cancel, "cancelled"):
-        raise TypeError(f"cancel has an attribute or a method 'cancelled', not {cancel!r}")
+    if cancel is not None and not (hasattr(cancel, "cancelled") or hasattr(cancel, "is_set")):
+        raise TypeError(
+            "cancel needs an attribute or a method 'cancelled', or a method 'is_set', "
+            f"unlike {cancel!r}"
+        )
 
 
 def is_cancelled(cancel: Cancel) -> bool:
-    """Ask an object with an attribute or a method ``cancelled``."""
-    cancelled = cancel.cancelled
+    """Ask an object with an attribute or a method ``cancelled``, or a method ``is_set``."""
+    cancelled: Any = getattr(cancel, "cancelled" if hasattr(cancel, "cancelled") else "is_set")
     return bool(cancelled() if callable(cancelled) else cancelled)
 
 
@@ -140,10 +146,11 @@ class ProgressManager:
         The message of events that are not given one of their own.
     steps : int
         The number of steps, -1 if it is unknown.
-    cancel : object with `cancelled`, optional
-        Asked at each step, by an attribute or a method `cancelled`, whether to
-        break off; a future will do, and so will a
-        :class:`~encore.concurrent.threadtools.CancellationToken`. If so, the
+    cancel : object with `cancelled` or `is_set`, optional
+        Asked at each step, by an attribute or a method `cancelled` or a method
+        `is_set`, whether to break off; a future will do, and so will a
+        :class:`~encore.concurrent.threadtools.CancellationToken` and a
+        :class:`threading.Event`. If so, the
         operation ends with the exit state 'warning', and the step raises
         :class:`Cancelled`.
     **kwargs

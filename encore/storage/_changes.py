@@ -11,6 +11,7 @@ from __future__ import annotations
 from _thread import _local
 
 from ._metadata import copy_of
+from .errors import PreconditionError, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..events.abstract_event_manager import BaseEventManager
+    from .base_store import Head
     from .events import StoreModificationEvent, StoreTransactionEvent
 
     Observer = Callable[["Change"], None]
@@ -45,6 +47,40 @@ class Change:
         return Change(**{**{name: getattr(self, name) for name in self.__slots__}, **changes})
 
 
+class Condition:
+    """What must hold for a change: ``if_match``, or ``if_none_match`` if there is no etag."""
+
+    __slots__ = ("etag",)
+
+    def __init__(self, etag: str | None) -> None:
+        self.etag = etag
+
+    @classmethod
+    def of(cls, if_match: str | None, if_none_match: str | None) -> Condition | None:
+        if if_match is None and if_none_match is None:
+            return None
+        if if_match is not None and if_none_match is not None:
+            raise ValueError("either if_match or if_none_match, not both")
+        if if_none_match is None:
+            if not isinstance(if_match, str):
+                raise TypeError(f"if_match is an etag, not {shown(if_match)}")
+            return cls(if_match)
+        if not isinstance(if_none_match, str):
+            raise TypeError(f"if_none_match is '*', not {shown(if_none_match)}")
+        if if_none_match != "*":
+            raise ValueError(f"if_none_match is '*', not {shown(if_none_match)}")
+        return cls(None)
+
+    def check(self, key: str, head: Head | None) -> None:
+        if self.etag is None:
+            if head is not None:
+                raise PreconditionError(f"{key!r} is there already", key=key)
+        elif head is None:
+            raise PreconditionError(f"{key!r} is not there", key=key)
+        elif head.etag != self.etag:
+            raise PreconditionError(f"{key!r} has changed", key=key)
+
+
 class Unit:
     """What one thread does between begin and commit: one method, or a transaction."""
 
@@ -63,10 +99,15 @@ class ThreadState(_local):
     observer: Observer | None = None
 
 
-def has_listeners(manager: Any, kind: type) -> bool:
-    """Whether an event of this class would be noticed; True where the manager cannot tell."""
+def has_listeners(manager: Any, *kinds: type) -> bool:
+    """Whether an event of one of these classes would be noticed; True if the manager cannot tell."""
     ask = getattr(manager, "has_listeners", None)
-    return True if ask is None else bool(ask(kind))
+    if ask is None:
+        return True
+    for kind in kinds:  # noqa: SIM110 - a generator takes longer than all the rest
+        if ask(kind):
+            return True
+    return False
 
 
 class ChangeTeller:
@@ -76,12 +117,15 @@ class ChangeTeller:
     _state: ThreadState
 
     def _tell(self, change: Change) -> None:
+        manager = self.event_manager
+        heard = has_listeners(manager, change.kind)
+        if not heard and change.observer is None:
+            return
         state = self._state
         # What listeners do is their own doing.
         observer, state.observer = state.observer, None
         try:
-            manager = self.event_manager
-            if has_listeners(manager, change.kind):
+            if heard:
                 manager.emit(change.kind(self, key=change.key, metadata=copy_of(change.metadata)))
             if change.observer is not None:
                 change.observer(change)

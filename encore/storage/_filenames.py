@@ -19,6 +19,7 @@ _PLAIN_BYTES = frozenset(_PLAIN.encode())
 _RESERVED = frozenset(
     ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))]
 )
+_MAY_BE_RESERVED = frozenset(name[:3] for name in _RESERVED)
 
 
 def is_plain(key: str) -> bool:
@@ -28,7 +29,7 @@ def is_plain(key: str) -> bool:
         0 < len(key) <= MAX_NAME
         and not key.strip(_PLAIN)
         and key[0] != "." != key[-1]
-        and key.partition(".")[0] not in _RESERVED
+        and (key[:3] not in _MAY_BE_RESERVED or key.partition(".")[0] not in _RESERVED)
     )
 
 

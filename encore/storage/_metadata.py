@@ -17,39 +17,43 @@ if TYPE_CHECKING:
 # interpreters count that against the limit of 1000 frames which the caller has begun to use up.
 MAX_DEPTH = 200
 
-_PLAIN = frozenset({int, bool, type(None)})
-_SAFE_INT = 1 << 63
+_TOO_DEEP = f"metadata is nested more than {MAX_DEPTH} levels deep, or contains itself"
+
+_PLAIN = frozenset({bool, type(None)})
 
 
-def normalise(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def normalise(metadata: Mapping[str, Any], depth: int = MAX_DEPTH) -> dict[str, Any]:
     """Return a deep copy of plain JSON types, or raise TypeError or ValueError.
 
     Tuples become lists; subclasses of the JSON types become those types.
     """
-    if not isinstance(metadata, dict):
+    if type(metadata) is not dict and not isinstance(metadata, dict):
         raise TypeError(f"metadata is a dict, not {shown(metadata)}")
-    try:
-        return _object(metadata, MAX_DEPTH)
-    except RecursionError:
-        raise ValueError("metadata is nested too deeply") from None
-
-
-def _object(value: dict[Any, Any], depth: int) -> dict[str, Any]:
     if depth <= 0:
-        raise ValueError(
-            f"metadata is nested more than {MAX_DEPTH} levels deep, or contains itself"
-        )
+        raise ValueError(_TOO_DEEP)
     result = {}
-    for name, item in value.items():
-        if not isinstance(name, str):
-            raise TypeError(f"names in metadata are str, not {shown(name)}")
+    for name, item in metadata.items():
+        # Most of what there is, which takes no call of ours.
         kind = type(item)
-        if kind is str and item.isascii():
-            pass
-        elif kind not in _PLAIN or kind is int:
+        if kind is str:
+            if not item.isascii():
+                item = _text(item)
+        elif kind is int:
+            # What fits into one digit of CPython's is compared fast.
+            if item > 0x3FFFFFFF or item < -0x3FFFFFFF:
+                item = _value(item, depth)
+        elif kind not in _PLAIN:
             item = _value(item, depth)
-        result[name if type(name) is str and name.isascii() else _text(name)] = item
+        if type(name) is not str or not name.isascii():
+            name = _name(name)
+        result[name] = item
     return result
+
+
+def _name(name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"names in metadata are str, not {shown(name)}")
+    return _text(name)
 
 
 def _value(value: Any, depth: int) -> Any:
@@ -59,7 +63,7 @@ def _value(value: Any, depth: int) -> Any:
         return _text(value)
     if isinstance(value, int):
         value = int.__int__(value)
-        if not -_SAFE_INT < value < _SAFE_INT:
+        if not -0x8000000000000000 < value < 0x8000000000000000:
             # Python refuses to write very long integers (CVE-2020-10735), so no store could keep
             # them.
             str(value)
@@ -69,14 +73,15 @@ def _value(value: Any, depth: int) -> Any:
             # An infinity or NaN: math.isfinite() without loading the module for it.
             raise ValueError(f"metadata is JSON, which has no {float.__float__(value)}")
         return float.__float__(value)
-    if isinstance(value, dict):
-        return _object(value, depth - 1)
-    if isinstance(value, list | tuple):
-        if depth <= 1:
-            raise ValueError(
-                f"metadata is nested more than {MAX_DEPTH} levels deep, or contains itself"
-            )
-        return [_value(item, depth - 1) for item in value]
+    try:
+        if isinstance(value, dict):
+            return normalise(value, depth - 1)
+        if isinstance(value, list | tuple):
+            if depth <= 1:
+                raise ValueError(_TOO_DEEP)
+            return [_value(item, depth - 1) for item in value]
+    except RecursionError:
+        raise ValueError("metadata is nested too deeply") from None
     raise TypeError(f"metadata is JSON, which has no {shown(value)}")
 
 
@@ -104,11 +109,14 @@ def check_names(select: Iterable[str] | None) -> list[str] | None:
 
 def copy_of(metadata: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, Any]:
     """Return a deep copy of normalised metadata, only of `names` where these are given."""
-    if names is not None:
-        metadata = {name: metadata[name] for name in names if name in metadata}
-    return {
-        name: value if type(value) in _SCALARS else _copy(value) for name, value in metadata.items()
-    }
+    if names is None:
+        copied = dict(metadata)
+    else:
+        copied = {name: metadata[name] for name in names if name in metadata}
+    for name, value in copied.items():
+        if type(value) not in _SCALARS:
+            copied[name] = _copy(value)
+    return copied
 
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
@@ -140,9 +148,10 @@ def check_criteria(where: Mapping[str, Any] | None, named: dict[str, Any]) -> di
 
 def matches(metadata: Mapping[str, Any], criteria: Mapping[str, Any]) -> bool:
     """Whether every criterion is there and equal."""
-    return all(
-        name in metadata and equal(metadata[name], value) for name, value in criteria.items()
-    )
+    for name, value in criteria.items():
+        if name not in metadata or not equal(metadata[name], value):
+            return False
+    return True
 
 
 def equal(one: Any, other: Any) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from ..events.event_manager import _EMIT, EventManager
 from ..events.progress_events import ProgressManager
 from ._changes import has_listeners
 from .events import (
+    StoreDeleteEvent,
     StoreProgressEndEvent,
     StoreProgressStartEvent,
     StoreProgressStepEvent,
+    StoreSetEvent,
+    StoreUpdateEvent,
 )
 
 TYPE_CHECKING = False
@@ -40,11 +44,38 @@ class _Nobody:
 _NOBODY = _Nobody()
 
 
+class _Anything(
+    StoreProgressStartEvent,
+    StoreProgressStepEvent,
+    StoreProgressEndEvent,
+    StoreSetEvent,
+    StoreUpdateEvent,
+    StoreDeleteEvent,
+):
+    """Noticed by whoever would notice one of these."""
+
+
+def unheard(manager: Any) -> bool:
+    """Whether nobody would notice what methods that read or write one key have to tell.
+
+    False also where that cannot be said at once. It is what has_listeners() says of each of these
+    events, in a tenth of the time: one plan has the listeners of them all.
+    """
+    if type(manager) is not EventManager or manager._replaced or EventManager.emit is not _EMIT:
+        return False
+    try:
+        # There are none as long as there is a tracer, or events are held.
+        plan = manager._plans[_Anything]
+    except KeyError:
+        manager.has_listeners(_Anything)  # makes the plan
+        return False
+    return plan.calls == () and plan.enabled
+
+
 def progress_wanted(manager: Any) -> bool:
     """Whether anybody wants to see progress."""
-    return any(
-        has_listeners(manager, kind)
-        for kind in (StoreProgressStartEvent, StoreProgressStepEvent, StoreProgressEndEvent)
+    return not unheard(manager) and has_listeners(
+        manager, StoreProgressStartEvent, StoreProgressStepEvent, StoreProgressEndEvent
     )
 
 

@@ -10,22 +10,16 @@ from __future__ import annotations
 import os
 from _thread import allocate_lock
 
-from ._metadata import copy_of
-from ._streams import slice_bounds, source_stream
-from .errors import StoreError, os_errors
-from .file_value import OpenFile
-from .value import Value
+from .errors import StoreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
-    from typing import Any, BinaryIO
-
-    from .base_store import Head
+    from typing import Any
 
 CHUNK = 65536
-_SHIFT = 24
+SHIFT = 24
 
 # Ids must fit into 63 bits; and other programs may have put integers where we have numbers.
 _FIRST, _LAST = 1 << 37, (1 << 38) - 1
@@ -44,10 +38,13 @@ def new_number() -> int:
     return int.from_bytes(os.urandom(5), "big") % _FIRST + _FIRST
 
 
-def chunk_rows(number: int, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Return the rows of a blob that is read from a file."""
-    for n, chunk in enumerate(iter(lambda: file.read(CHUNK), b"")):
-        yield number << _SHIFT | n, chunk
+def chunk_rows(number: int, file: Any, handle: Any) -> Iterator[tuple[int, bytes]]:
+    """Return the rows of a blob that is read from a file, and let the handle count their bytes."""
+    id = number << SHIFT
+    while chunk := file.read(CHUNK):
+        handle.dirtied += len(chunk)
+        yield id, chunk
+        id += 1
 
 
 class Blobs:
@@ -56,32 +53,30 @@ class Blobs:
     def __init__(self, connection: sqlite3.Connection, table: str) -> None:
         self._connection = connection
         self._table = table
+        self._size = (
+            f"SELECT id, length(bytes) FROM {table} WHERE id BETWEEN ? AND ?"
+            " ORDER BY id DESC LIMIT 1"
+        )
+        self._part = f"SELECT substr(bytes, ?, ?) FROM {table} WHERE id = ?"
+        self._parts = f"SELECT bytes FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id"
 
     def size(self, number: int) -> int | None:
         """Return the size of a blob, None if it is gone."""
-        row = self._fetch(
-            f"SELECT id, length(bytes) FROM {self._table} WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1",
-            _ids(number),
-        )
-        return None if row is None else (row[0] - (number << _SHIFT)) * CHUNK + row[1]
+        row = self._fetch(self._size, _ids(number))
+        return None if row is None else (row[0] - (number << SHIFT)) * CHUNK + row[1]
 
     def read(self, number: int, size: int, position: int) -> bytes:
         """Return a part of a blob."""
         first, skip = divmod(position, CHUNK)
         last = (position + size - 1) // CHUNK
-        base = number << _SHIFT
+        base = number << SHIFT
         if first == last:
             # Only the part that is wanted is copied.
-            row = self._connection.execute(
-                f"SELECT substr(bytes, ?, ?) FROM {self._table} WHERE id = ?",
-                (skip + 1, size, base | first),
-            ).fetchone()
+            row = self._connection.execute(self._part, (skip + 1, size, base | first)).fetchone()
             return b"" if row is None else bytes(row[0])
-        rows = self._connection.execute(
-            f"SELECT bytes FROM {self._table} WHERE id BETWEEN ? AND ? ORDER BY id",
-            (base | first, base | last),
-        ).fetchall()
-        return b"".join(row[0] for row in rows)[skip : skip + size]
+        rows = self._connection.execute(self._parts, (base | first, base | last))
+        data = b"".join([row[0] for row in rows])
+        return data if not skip and len(data) == size else data[skip : skip + size]
 
     def delete(self, number: int) -> None:
         """Delete a blob."""
@@ -101,7 +96,7 @@ class Blobs:
 
 
 def _ids(number: int) -> tuple[int, int]:
-    return number << _SHIFT, (number + 1 << _SHIFT) - 1
+    return number << SHIFT, (number + 1 << SHIFT) - 1
 
 
 class Snapshot:
@@ -134,47 +129,3 @@ class Snapshot:
 
     def __del__(self) -> None:
         self.live.discard(id(self))
-
-
-class LateBlobValue(Value):
-    """A blob that nothing keeps: read when it is asked for, a StoreError if it was changed since."""
-
-    def __init__(self, store: Any, key: str, number: int, head: Head) -> None:
-        self._store = store
-        self._key = key
-        self._number = number
-        self._metadata = head.metadata or {}
-        self.size = head.size
-        self.created = head.created
-        self.modified = head.modified
-        self.etag = head.etag
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        return copy_of(self._metadata)
-
-    @property
-    def data(self) -> BinaryIO:
-        return self.range()
-
-    def range(self, start: int | None = None, end: int | None = None) -> BinaryIO:
-        # An open stream must keep what it has opened.
-        begin, stop = slice_bounds(start, end, self.size or 0)
-        return source_stream(self.copied(begin, stop))
-
-    def copied(self, begin: int, stop: int) -> OpenFile:
-        """Return a part of the blob, copied to an unnamed file."""
-        with self._store.temporary_file() as file, os_errors(self._key):
-            position = begin
-            while position < stop:
-                piece = self._store.read_blob(
-                    self._number, min(16 * CHUNK, stop - position), position
-                )
-                if not piece:
-                    raise StoreError(
-                        f"{self._key!r} was changed since it was looked up", key=self._key
-                    )
-                file.write(piece)
-                position += len(piece)
-            file.flush()
-            return OpenFile(os.dup(file.fileno()), stop - begin)

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 BUSY = 30.0
 BUSY_SETUP = 1000
 
+# A transaction that may have dirtied more bytes than this may have put pages into the WAL before
+# its commit: the page cache holds 2000 KiB.
+SPILL = 1 << 20
+
 # What SQLite says when the operating system refused. The codes are no attributes before Python
 # 3.11.
 _REFUSALS = {
@@ -63,13 +67,18 @@ class Errors:
         import sqlite3
 
         if isinstance(error, sqlite3.Error):
-            text = str(error)
-            number = _REFUSALS.get(text)
-            if number is None:
-                raise StoreError(f"{text}: {self._path!r}") from error
-            if number == errno.ENOENT:
-                number = _why_not_opened(self._path)
-            raise StoreOSError(number, text, self._path) from error
+            raise failure(error, self._path) from error
+
+
+def failure(error: sqlite3.Error, path: str) -> StoreError:
+    """Make the StoreError that stands for `error`."""
+    text = str(error)
+    number = _REFUSALS.get(text)
+    if number is None:
+        return StoreError(f"{text}: {path!r}")
+    if number == errno.ENOENT:
+        number = _why_not_opened(path)
+    return StoreOSError(number, text, path)
 
 
 class Use(Errors):
@@ -132,20 +141,33 @@ class Handle:
         # and that is a ResourceWarning.
         self.close = finalize(self, connection.close)
 
+    def row(self, sql: str, key: str) -> Any:
+        """Return the row of a key, as rows() does; None if there is none."""
+        try:
+            return self.connection.execute(sql, (key,)).fetchone()
+        except Exception as error:
+            if not _is_no_text(error):
+                raise
+        return next(iter(self.rows(sql, (key,))), None)
+
     def rows(self, sql: str, values: Iterable[Any]) -> list[Any]:
         """Return rows; with text as bytes where some of it is no UTF-8."""
-        import sqlite3
-
         try:
             return self.connection.execute(sql, tuple(values)).fetchall()
-        except sqlite3.OperationalError as error:
-            if "decode" not in str(error):
+        except Exception as error:
+            if not _is_no_text(error):
                 raise
         self.connection.text_factory = bytes
         try:
             return self.connection.execute(sql, tuple(values)).fetchall()
         finally:
             self.connection.text_factory = str
+
+
+def _is_no_text(error: Exception) -> bool:
+    import sqlite3
+
+    return isinstance(error, sqlite3.OperationalError) and "decode" in str(error)
 
 
 class Connections(_local):

@@ -37,6 +37,8 @@ _READ_AHEAD = 65536
 
 def check_buffer_size(buffer_size: int) -> int:
     """Return `buffer_size`, or raise TypeError or ValueError."""
+    if buffer_size is BUFFER_SIZE:  # the default
+        return buffer_size
     if not isinstance(buffer_size, int) or isinstance(buffer_size, bool):
         raise TypeError(f"buffer_size is an int, not {shown(buffer_size)}")
     if buffer_size <= 0:
@@ -57,8 +59,8 @@ def slice_bounds(start: int | None, end: int | None, size: int) -> tuple[int, in
 
 
 def _bound(name: str, value: int | None) -> int | None:
-    if value is None:
-        return None
+    if value is None or type(value) is int:
+        return value
     try:
         return value.__index__()
     except AttributeError:
@@ -108,6 +110,20 @@ def buffer_iterator(
         if max_bytes < 0:
             raise ValueError(f"max_bytes is not negative: {shown(max_bytes)}")
     return _buffers(filelike, buffer_size, progress, max_bytes)
+
+
+def buffers_of(
+    stream: Readable, buffer_size: int, progress: Callable[..., object] | None
+) -> Iterator[bytes]:
+    """As buffer_iterator(), for checked arguments; faster for little data in memory."""
+    if progress is None and type(stream) is io.BytesIO:
+        position = stream.tell()
+        data = stream.read(buffer_size)
+        # In memory a short read is the end.
+        if len(data) < buffer_size:
+            return iter((data,) if data else ())
+        stream.seek(position)
+    return _buffers(stream, buffer_size, progress, None)
 
 
 def _buffers(

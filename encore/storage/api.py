@@ -6,7 +6,6 @@ from .._lazy import lazy_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-
     from .abstract_store import (
         AbstractAuthorizingStore,
         AbstractReadOnlyStore,
@@ -32,12 +31,14 @@ if TYPE_CHECKING:
         StoreTransactionStartEvent,
         StoreUpdateEvent,
     )
+    from .file_lock import FileLock, LockError, SharedFileLock
     from .file_value import FileValue
     from .filesystem_store import (
         FileSystemStore,
         FileSystemStoreError,
         init_shared_store,
     )
+    from .locking_filesystem_store import LockingFileSystemStore
     from .maintenance import Finding
     from .mapping import ReadOnlyStoreMapping, StoreMapping
     from .opener import open_store
@@ -58,14 +59,18 @@ __all__ = [
     "CopyReport",
     "DictMemoryStore",
     "DirectoryStore",
+    "FileLock",
     "FileSystemStore",
     "FileSystemStoreError",
     "FileValue",
     "Finding",
     "LeftOut",
+    "LockError",
+    "LockingFileSystemStore",
     "OverlayStore",
     "PreconditionError",
     "ReadOnlyStoreMapping",
+    "SharedFileLock",
     "SqliteStore",
     "StoreDeleteEvent",
     "StoreError",
@@ -107,10 +112,12 @@ __getattr__, __dir__ = lazy_names(
             "StoreProgressStepEvent StoreSetEvent StoreTransactionEndEvent "
             "StoreTransactionEvent StoreTransactionStartEvent StoreUpdateEvent"
         ),
+        "file_lock": "FileLock LockError SharedFileLock",
         "file_value": "FileValue",
         "filesystem_store": "FileSystemStore FileSystemStoreError init_shared_store",
         "overlay_store": "OverlayStore",
         "maintenance": "Finding",
+        "locking_filesystem_store": "LockingFileSystemStore",
         "mapping": "ReadOnlyStoreMapping StoreMapping",
         "opener": "open_store",
         "sqlite_store": "SqliteStore",

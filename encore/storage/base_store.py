@@ -18,23 +18,26 @@ that the garbage collector runs) is nested in it by a savepoint.
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from _thread import RLock
+from abc import abstractmethod
 
-from ._changes import Change, ChangeTeller, ThreadState, TransactionContext, Unit
-from ._keys import check_key, check_page, key_matcher, literal_prefix
+from ._changes import Change, ChangeTeller, Condition, ThreadState, TransactionContext, Unit
+from ._keys import MAX_KEY_BYTES, check_key, check_page, key_matcher, literal_prefix
 from ._metadata import check_criteria, check_names, copy_of, digest, normalise
 from ._streams import (
     BUFFER_SIZE,
     as_bytes,
-    buffer_iterator,
+    buffers_of,
     check_bounds,
     check_buffer_size,
     check_readable,
 )
 from .abstract_store import AbstractReadOnlyStore, AbstractStore
-from .errors import PreconditionError, StoreError, shown
+from .errors import StoreError
+from .string_value import StringValue
 from .value import Value, check_value
 
 TYPE_CHECKING = False
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
 
     from ..events.abstract_event_manager import BaseEventManager
     from ._changes import Observer
-    from ._progress import progress
+    from ._progress import progress, progress_wanted
     from ._streams import Readable
     from .events import (
         StoreDeleteEvent,
@@ -99,48 +102,14 @@ class Head:
         return digest(self.created, self.modified, self.size, self.metadata)
 
 
-class Condition:
-    """``if_match``, or ``if_none_match``: then there is no etag."""
-
-    __slots__ = ("etag",)
-
-    def __init__(self, etag: str | None) -> None:
-        self.etag = etag
-
-    @classmethod
-    def of(cls, if_match: str | None, if_none_match: str | None) -> Condition | None:
-        if if_match is None and if_none_match is None:
-            return None
-        if if_match is not None and if_none_match is not None:
-            raise ValueError("either if_match or if_none_match, not both")
-        if if_none_match is None:
-            if not isinstance(if_match, str):
-                raise TypeError(f"if_match is an etag, not {shown(if_match)}")
-            return cls(if_match)
-        if not isinstance(if_none_match, str):
-            raise TypeError(f"if_none_match is '*', not {shown(if_none_match)}")
-        if if_none_match != "*":
-            raise ValueError(f"if_none_match is '*', not {shown(if_none_match)}")
-        return cls(None)
-
-    def check(self, key: str, head: Head | None) -> None:
-        if self.etag is None:
-            if head is not None:
-                raise PreconditionError(f"{key!r} is there already", key=key)
-        elif head is None:
-            raise PreconditionError(f"{key!r} is not there", key=key)
-        elif head.etag != self.etag:
-            raise PreconditionError(f"{key!r} has changed", key=key)
-
-
 def _load() -> None:
     """Import what only a store needs that is in use, so that importing this module is cheap.
 
     They become globals: a method that imported them would do so at every call.
     """
     global StoreDeleteEvent, StoreSetEvent, StoreTransactionEndEvent  # noqa: PLW0603
-    global StoreTransactionStartEvent, StoreUpdateEvent, progress  # noqa: PLW0603
-    from ._progress import progress
+    global StoreTransactionStartEvent, StoreUpdateEvent, progress, progress_wanted  # noqa: PLW0603
+    from ._progress import progress, progress_wanted
     from .events import (
         StoreDeleteEvent,
         StoreSetEvent,
@@ -229,17 +198,17 @@ class BaseReadOnlyStore(ChangeTeller, AbstractReadOnlyStore):
     def _close(self) -> None:
         """Release it."""
 
+    @abstractmethod
     def _read(self, key: str) -> Value:
         """Return a value that stays what it is now; KeyError(key) if there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _head(self, key: str) -> Head | None:
         """Return what is known of a key, None if there is none; its metadata are not copied."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _scan(self, criteria: Metadata) -> Iterator[tuple[str, Metadata]]:
         """Return keys and metadata that match, from a snapshot or a walk that is safe; metadata are not copied."""
-        raise NotImplementedError
 
     def _list(self, prefix: str = "") -> Iterable[str]:
         """Return all keys that begin with `prefix`, and others as it suits; a snapshot or a safe walk."""
@@ -277,7 +246,8 @@ class BaseReadOnlyStore(ChangeTeller, AbstractReadOnlyStore):
 
     def get(self, key: str) -> Value:
         key = check_key(key)
-        self._check_connected()
+        if not self._connected:
+            self._check_connected()
         return self._read(key)
 
     def get_data_range(
@@ -304,7 +274,8 @@ class BaseReadOnlyStore(ChangeTeller, AbstractReadOnlyStore):
 
     def exists(self, key: str) -> bool:
         key = check_key(key)
-        self._check_connected()
+        if not self._connected:
+            self._check_connected()
         return self._holds(key)
 
     def query(
@@ -357,46 +328,46 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
 
     # Hooks
 
+    @abstractmethod
     def _stage(self, chunks: Iterator[bytes], size: int | None) -> Any:
         """Take in data, outside all locks, and return what stands for them; `size` is a hint.
 
         What the iterator raises passes through, and then nothing may be left behind.
         """
-        raise NotImplementedError
 
     def _discard(self, staged: Any) -> None:
         """Drop what _stage() returned; called also after _save() has used it."""
 
+    @abstractmethod
     def _save(self, key: str, staged: Any, head: Head) -> None:
         """Put staged data under a key, or keep the data it has (those of a new key are empty) if `staged` is None.
 
         The size in `head` is not to be relied on.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def _remove(self, key: str) -> None:
         """Remove a key that is there."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _begin(self) -> None:
         """Keep other writers out."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _commit(self) -> None:
         """Make what was done since _begin() visible to all, and let other writers in; or raise."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _rollback(self) -> None:
         """Undo what was done since _begin() and let other writers in; called also if _begin() or _commit() raised."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _savepoint(self) -> Any:
         """Return what stands for the state of the unit of work now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _rollback_to(self, savepoint: Any) -> None:
         """Go back to a savepoint."""
-        raise NotImplementedError
 
     def _release(self, savepoint: Any) -> None:
         """A savepoint is needed no more."""
@@ -428,7 +399,8 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
         finally:
             state.unit = None
         # Changes of whatever was nested in the step come first: they were made before it was over.
-        return [*unit.changes, change]
+        unit.changes.append(change)
+        return unit.changes
 
     def _enter(self, notes: str) -> None:
         self._check_connected()
@@ -491,19 +463,27 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
         if_match: str | None = None,
         if_none_match: str | None = None,
     ) -> None:
-        key = check_key(key)
-        check_buffer_size(buffer_size)
-        condition = Condition.of(if_match, if_none_match)
-        if isinstance(value, Value):
+        # What most calls are given is looked at without further calls.
+        if type(key) is not str or not key.isascii() or not 0 < len(key) <= MAX_KEY_BYTES:
+            key = check_key(key)
+        if buffer_size is not BUFFER_SIZE:
+            check_buffer_size(buffer_size)
+        condition = None
+        if if_match is not None or if_none_match is not None:
+            condition = Condition.of(if_match, if_none_match)
+        if type(value) is not tuple and isinstance(value, Value):
             self._check_connected()
             with value.data as stream:
-                self._write(
-                    key, stream, normalise(value.metadata), value.size, buffer_size, condition
-                )
+                metadata = value._metadata if type(value) is StringValue else value.metadata
+                self._write(key, stream, normalise(metadata), value.size, buffer_size, condition)
             return
-        source, metadata = check_value(value)
+        if type(value) is tuple and len(value) == 2 and type(value[0]) is io.BytesIO:
+            source, metadata = value
+        else:
+            source, metadata = check_value(value)
         metadata = normalise(metadata)
-        self._check_connected()
+        if not self._connected:
+            self._check_connected()
         self._write(key, source, metadata, None, buffer_size, condition)
 
     def set_data(
@@ -580,8 +560,6 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
             self._tell(change)
 
     def from_bytes(self, key: str, data: bytes, buffer_size: int = BUFFER_SIZE) -> None:
-        import io
-
         key = check_key(key)
         data = as_bytes(data, "from_bytes()")
         check_buffer_size(buffer_size)
@@ -616,20 +594,36 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
         # What listeners, and the stream, do meanwhile is their own doing.
         observer, state.observer = state.observer, None
         try:
-            with progress(
-                self, "Writing", key, lambda: self._shown_metadata(key, metadata), size
-            ) as step:
-                staged = self._stage(buffer_iterator(stream, buffer_size, step), size)
-                try:
-                    changes = self._perform(
-                        lambda: self._modify(key, staged, metadata, False, condition, observer)
-                    )
-                finally:
-                    self._discard(staged)
+            if progress_wanted(self.event_manager):
+                with progress(
+                    self, "Writing", key, lambda: self._shown_metadata(key, metadata), size
+                ) as step:
+                    chunks = buffers_of(stream, buffer_size, step)
+                    changes = self._put_chunks(key, chunks, metadata, size, condition, observer)
+            else:
+                chunks = buffers_of(stream, buffer_size, None)
+                changes = self._put_chunks(key, chunks, metadata, size, condition, observer)
         finally:
             state.observer = observer
         for change in changes:
             self._tell(change)
+
+    def _put_chunks(
+        self,
+        key: str,
+        chunks: Iterator[bytes],
+        metadata: Metadata | None,
+        size: int | None,
+        condition: Condition | None,
+        observer: Observer | None,
+    ) -> list[Change]:
+        staged = self._stage(chunks, size)
+        try:
+            return self._perform(
+                lambda: self._modify(key, staged, metadata, False, condition, observer)
+            )
+        finally:
+            self._discard(staged)
 
     def _shown_metadata(self, key: str, metadata: Metadata | None) -> Metadata:
         if metadata is None:

@@ -1,9 +1,20 @@
-"""A store in a dict."""
+"""A store in a dict.
+
+A change goes the long way of OverlayStore where there is something to be done on it: a transaction,
+progress, a condition, a subclass. Otherwise it goes a short way: the new record is made without a
+lock, and takes the place of the old one if that is still there. Only that moment is locked, so that
+nobody waits in it; and while a unit of work has the long lock, nobody gets there.
+"""
 
 from __future__ import annotations
 
-from _thread import allocate_lock
+import os
+import stat
+from _thread import RLock
+from io import BufferedReader, BytesIO, FileIO
 
+from ._changes import Change
+from ._metadata import matches
 from .base_store import Head, no_positional_manager
 from .errors import StoreError
 from .overlay_store import LOCK_TIMEOUT, OverlayStore
@@ -15,11 +26,26 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from ..events.abstract_event_manager import BaseEventManager
+    from ._changes import Condition
+    from ._progress import progress_wanted, unheard
+    from ._streams import Readable
+    from .events import StoreDeleteEvent, StoreSetEvent, StoreUpdateEvent
 
+    Metadata = dict[str, Any]
     # data, metadata, created, modified
-    Record = tuple[bytes, dict[str, Any], float, float]
+    Record = tuple[bytes, Metadata, float, float]
 
 __all__ = ["DictMemoryStore"]
+
+#: Stands where a key is about to be taken out. It has no metadata that could be found.
+_GONE: Any = (b"", {}, 0.0, 0.0)
+
+
+def _load() -> None:
+    """Import what only a store needs that is in use; see the _load() of base_store.py."""
+    global StoreDeleteEvent, StoreSetEvent, StoreUpdateEvent, progress_wanted, unheard  # noqa: PLW0603
+    from ._progress import progress_wanted, unheard
+    from .events import StoreDeleteEvent, StoreSetEvent, StoreUpdateEvent
 
 
 class DictMemoryStore(OverlayStore):
@@ -36,7 +62,7 @@ class DictMemoryStore(OverlayStore):
     """
 
     _must_connect = False
-    _transient = OverlayStore._transient | {"_mutex"}
+    _transient = OverlayStore._transient | {"_mutex", "_moment", "_direct", "_steady"}
 
     def __init__(self, *misplaced: NoReturn, event_manager: BaseEventManager | None = None) -> None:
         if misplaced:
@@ -46,23 +72,72 @@ class DictMemoryStore(OverlayStore):
         self._store: dict[str, Record] = {}
 
     def _prepare(self) -> None:
+        _load()
         super()._prepare()
-        self._mutex = allocate_lock()
+        self._make_locks()
 
     def _forked(self) -> None:
         super()._forked()
-        self._mutex = allocate_lock()
+        if self._steady is None:
+            # Another thread was in the middle of a commit: the changes have been made.
+            self._store = dict(self._load_all())
+        self._make_locks()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_store": dict(self._load_all())}
+
+    def _make_locks(self) -> None:
+        # Re-entrant only because such a lock knows whether this thread holds it.
+        self._mutex = RLock()
+        # Re-entrant because a signal handler may change the store in between.
+        self._moment = RLock()
+        # Whether the short way is open: nobody has the mutex. What a subclass has changed may be
+        # any step of the long one.
+        self._direct = type(self) is DictMemoryStore
+        # Another object after each commit, None in the middle of one.
+        self._steady: object | None = object()
 
     def info(self) -> dict[str, Any]:
         return {**super().info(), "durable": "none", "streaming": False}
 
-    # Reading
+    # Reading. What walks over the dict walks over a copy, which is made in one step for other
+    # threads and for what the garbage collector runs; or, as a copy takes long, over the dict
+    # itself, and then once more over a copy where it turns out that it was changed meanwhile.
+
+    def _record(self, key: str) -> Record | None:
+        return self._load(key) if self._direct else super()._record(key)
 
     def _load(self, key: str) -> Record | None:
-        return self._store.get(key)
+        record = self._store.get(key)
+        return None if record is _GONE else record
 
     def _load_all(self) -> Iterable[tuple[str, Record]]:
-        return [item for item in list(self._store.items()) if item[1] is not None]
+        return [item for item in self._store.copy().items() if item[1] is not _GONE]
+
+    def _load_keys(self) -> Iterable[str]:
+        steady = self._steady
+        keys = list(self._store)
+        if steady is not None and self._steady is steady:
+            return keys
+        return [key for key, record in self._store.copy().items() if record is not _GONE]
+
+    def _list(self, prefix: str = "") -> Iterable[str]:
+        keys = super()._list()
+        return [key for key in keys if key.startswith(prefix)] if prefix else keys
+
+    def _scan(self, criteria: Metadata) -> Iterator[tuple[str, Metadata]]:
+        if self._state.overlay:
+            return super()._scan(criteria)
+        steady = self._steady
+        if criteria and steady is not None:
+            try:
+                found = _find(self._store, criteria)
+                if self._steady is steady:
+                    return iter(found)
+            except RuntimeError:
+                # The dict has changed its size.
+                pass
+        return iter(_find(self._store.copy(), criteria))
 
     def _head_of(self, key: str, record: Record) -> Head:
         data, metadata, created, modified = record
@@ -72,17 +147,53 @@ class DictMemoryStore(OverlayStore):
         data, metadata, created, modified = record
         return StringValue.of_normalised(data, metadata, created or 0.0, modified or 0.0)
 
-    # Writing
+    def _page(self, prefix: str, start_after: str | None, limit: int | None) -> Iterator[str]:
+        keys = self._list(prefix)
+        if start_after is not None:
+            keys = [key for key in keys if key > start_after]
+        if limit is None:
+            return iter(sorted(keys))
+        from heapq import nsmallest
+
+        return iter(nsmallest(limit, keys))
+
+    # The long way
 
     def _lock(self) -> None:
-        if not self._mutex.acquire(timeout=LOCK_TIMEOUT):
+        # First, since an interrupt may come anywhere; _unlock() undoes what was done.
+        self._state.locked = True
+        if not self._mutex.acquire(False) and not self._mutex.acquire(timeout=LOCK_TIMEOUT):
             raise StoreError(f"{self!r} is locked by another thread")
+        with self._moment:
+            self._direct = False
 
     def _unlock(self) -> None:
-        self._mutex.release()
+        if not self._mutex.acquire(blocking=False):
+            # Another thread has it: this one never got it.
+            return
+        try:
+            self._direct = type(self) is DictMemoryStore
+        finally:
+            self._mutex.release()
+            try:
+                self._mutex.release()
+            except RuntimeError:
+                # This thread was interrupted before it got it.
+                pass
 
     def _stage(self, chunks: Iterator[bytes], size: int | None) -> bytes:
-        return b"".join(chunks)
+        first = next(chunks, b"")
+        second = next(chunks, None)
+        if second is None:
+            return first
+        # Nothing is copied when it grows (mremap), nor at the end; join() would hold all twice.
+        whole = BytesIO()
+        whole.write(first)
+        whole.write(second)
+        del first, second
+        for chunk in chunks:
+            whole.write(chunk)
+        return whole.getvalue()
 
     def _make(self, key: str, old: Record | None, staged: bytes | None, head: Head) -> Record:
         if staged is None:
@@ -91,13 +202,137 @@ class DictMemoryStore(OverlayStore):
         return (staged, head.metadata, head.created, head.modified)
 
     def _apply(self, overlay: dict[str, Record | None]) -> None:
-        store: dict[str, Any] = self._store
-        # update() is one step for other threads: it runs no Python code, as the keys are exact
-        # strs and the replaced records stay alive. None marks a record as gone until it is taken
-        # out.
+        store = self._store
+        # What is replaced or removed stays alive until the end: its finalizers may run anything.
         replaced = [store.get(key) for key in overlay]
-        store.update(overlay)
-        for key, record in overlay.items():
-            if record is None:
-                store.pop(key, None)
+        if len(overlay) == 1:
+            for key, record in overlay.items():
+                if record is None:
+                    store.pop(key, None)
+                else:
+                    store[key] = record
+            return
+        self._steady = None
+        try:
+            # One step for other threads: it runs no Python code, as the keys are exact strs.
+            store.update(
+                {key: _GONE if record is None else record for key, record in overlay.items()}
+            )
+        finally:
+            for key in overlay:
+                if store.get(key) is _GONE:
+                    del store[key]
+            self._steady = object()
         del replaced
+
+    # The short way
+
+    def _write(
+        self,
+        key: str,
+        stream: Readable,
+        metadata: Metadata | None,
+        size: int | None,
+        buffer_size: int,
+        condition: Condition | None,
+    ) -> None:
+        if (
+            self._direct
+            and condition is None
+            and (type(stream) is BytesIO or _is_file(stream))
+            and self._state.observer is None
+        ):
+            manager = self.event_manager
+            quiet = unheard(manager)
+            if quiet or not progress_wanted(manager):
+                data: bytes = stream.read(-1)
+                store, moment = self._store, self._moment
+                while self._direct:
+                    old = store.get(key)
+                    # As _modify() has it.
+                    now = created = (self._clock() * 1e6 + 0.5) // 1 / 1e6
+                    if old is None:
+                        found = metadata or {}
+                    else:
+                        _, found, created, modified = old
+                        if modified and now <= modified:
+                            now = round(modified * 1e6 + 1) / 1e6
+                        found = {**found} if metadata is None else metadata
+                    record = (data, found, created or 0.0, now)
+                    # "with moment" takes twice as long.
+                    try:
+                        moment.acquire()
+                        # No call, so that no signal handler comes in between.
+                        there = store[key] if key in store else None  # noqa: SIM401
+                        if there is not old or not self._direct:
+                            continue
+                        store[key] = record
+                    finally:
+                        try:
+                            moment.release()
+                        except RuntimeError:
+                            # This thread was interrupted before it got it.
+                            pass
+                    if not quiet:
+                        kind = StoreSetEvent if old is None else StoreUpdateEvent
+                        self._tell(Change(kind, key, found))
+                    return
+                stream = BytesIO(data)
+        super()._write(key, stream, metadata, size, buffer_size, condition)
+
+    def delete(
+        self, key: str, *, if_match: str | None = None, if_none_match: str | None = None
+    ) -> None:
+        if if_match is if_none_match is None and type(key) is str and self._state.observer is None:
+            moment = self._moment
+            try:
+                moment.acquire()
+                old = self._store.pop(key, None) if self._direct else None
+            finally:
+                try:
+                    moment.release()
+                except RuntimeError:
+                    pass
+            if old is not None:
+                if not unheard(self.event_manager):
+                    self._tell(Change(StoreDeleteEvent, key, old[1]))
+                return
+        super().delete(key, if_match=if_match, if_none_match=if_none_match)
+
+
+def _is_file(stream: Readable) -> bool:
+    """Whether this is a plain file, of which nobody sees that it is not read piece by piece."""
+    return (
+        type(stream) is BufferedReader
+        and type(stream.raw) is FileIO
+        and stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    )
+
+
+def _find(records: dict[str, Record], criteria: Metadata) -> list[tuple[str, Metadata]]:
+    """Return keys and metadata that match.
+
+    A plain criterion is compared in one expression, and says which are looked at for the others.
+    """
+    for name, value in criteria.items():
+        kind = type(value)
+        if kind is str:
+            found = [(key, r[1]) for key, r in records.items() if r[1].get(name) == value]
+        elif kind is int or kind is float:
+            found = [
+                (key, r[1])
+                for key, r in records.items()
+                if (item := r[1].get(name)) == value and type(item) is not bool
+            ]
+        elif kind is bool:
+            found = [(key, r[1]) for key, r in records.items() if r[1].get(name) is value]
+        else:
+            continue
+        if len(criteria) == 1:
+            return found
+        break
+    else:
+        found = [(key, r[1]) for key, r in records.items() if r is not _GONE]
+        if not criteria:
+            return found
+    return [item for item in found if matches(item[1], criteria)]

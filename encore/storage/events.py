@@ -77,9 +77,12 @@ class StoreModificationEvent(StoreKeyEvent):
     Attributes
     ----------
     action : {'set', 'update', 'delete'}
+    remote : bool
+        Whether it was made by another handle, in this process or in another one.
     """
 
     action: str
+    remote: bool = False
 
 
 class StoreSetEvent(StoreModificationEvent):

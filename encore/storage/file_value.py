@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 
 from ._metadata import copy_of, digest, normalise
-from ._streams import check_bounds, source_stream
+from ._streams import check_bounds, slice_bounds, source_stream
 from .errors import StoreError, os_errors
 from .value import Value
 
@@ -15,8 +16,12 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO
 
     from ._streams import Source
+    from .base_store import Head
 
 __all__ = ["FileValue"]
+
+# A range of no more than this is read at once.
+_SMALL = 65536
 
 
 class OpenFile:
@@ -32,6 +37,13 @@ class OpenFile:
 
     def pread(self, size: int, position: int, /) -> bytes:
         return os.pread(self.fd, size, position)
+
+    def read_all(self) -> bytes:
+        data = b""
+        # It may take several reads; and others may make the file shorter meanwhile.
+        while len(data) < self.size and (more := self.pread(self.size - len(data), len(data))):
+            data += more
+        return data
 
     def __del__(self) -> None:
         OpenFile.live.discard(id(self))
@@ -66,6 +78,42 @@ class LateFile:
 
 def _identity(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+class OpenFileValue(Value):
+    """A value of a store whose data stay in a file that is open."""
+
+    size: int
+
+    def __init__(self, source: Source, head: Head) -> None:
+        self._source = source
+        self._head = head
+        self.size = source.size
+        self.created = head.created
+        self.modified = head.modified
+
+    @property
+    def etag(self) -> str:  # type: ignore[override]
+        return self._head.etag
+
+    @property
+    def data(self) -> BinaryIO:
+        return source_stream(self._source)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return copy_of(self._head.metadata or {})
+
+    def range(self, start: int | None = None, end: int | None = None) -> BinaryIO:
+        if type(start) is type(end) is int and 0 <= start <= end <= self.size:
+            begin, stop = start, end
+        else:
+            begin, stop = slice_bounds(start, end, self.size)
+        size = stop - begin
+        if 0 < size <= _SMALL:
+            # A stream that would read it later costs several times as much.
+            return io.BytesIO(self._source.pread(size, begin))
+        return source_stream(self._source, begin, stop)
 
 
 class FileValue(Value):

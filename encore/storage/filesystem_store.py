@@ -11,31 +11,27 @@ import os
 import time
 from _thread import RLock
 
-from ._streams import ForeignErrors
+from ._metadata import matches
 from .base_store import Head, no_positional_manager
 from .errors import StoreError, from_os_error, os_errors
 from .overlay_store import LOCK_TIMEOUT, OverlayState, OverlayStore
 from .string_value import StringValue
-from .value import SourceValue, Value
+from .value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
     from typing import Any
 
     from ..events.abstract_event_manager import BaseEventManager
     from ._filenames import decode, encode, is_digest, is_plain, may_be_old
-    from ._pair_directory import (
-        DATA,
-        Pair,
-        PairDirectory,
-        Replacement,
-        Staged,
-        Stamps,
-        read_file,
-        unlink,
-    )
-    from .file_value import LateFile, OpenFile
+    from ._pair_directory import Draft, PairDirectory, Staged
+    from ._pair_index import PairIndex
+    from ._pair_reader import DATA, Pair
+    from ._posix import read_file, unlink
+    from ._streams import Source
+    from .file_value import LateFile, OpenFile, OpenFileValue
+    from .maintenance import Finding
 
 __all__ = ["FileSystemStore", "FileSystemStoreError", "init_shared_store"]
 
@@ -59,11 +55,13 @@ def _load() -> None:
     if _loaded:
         return
     global decode, encode, is_digest, is_plain, may_be_old  # noqa: PLW0603
-    global DATA, PairDirectory, Replacement, Stamps, read_file, unlink  # noqa: PLW0603
-    global LateFile, OpenFile  # noqa: PLW0603
+    global PairDirectory, Draft, DATA, Pair, read_file, unlink  # noqa: PLW0603
+    global LateFile, OpenFile, OpenFileValue  # noqa: PLW0603
     from ._filenames import decode, encode, is_digest, is_plain, may_be_old
-    from ._pair_directory import DATA, PairDirectory, Replacement, Stamps, read_file, unlink
-    from .file_value import LateFile, OpenFile
+    from ._pair_directory import Draft, PairDirectory
+    from ._pair_reader import DATA, Pair
+    from ._posix import read_file, unlink
+    from .file_value import LateFile, OpenFile, OpenFileValue
 
     _loaded = True
 
@@ -86,7 +84,7 @@ def init_shared_store(path: str | os.PathLike[str], magic_fname: str = MAGIC) ->
     magic = os.path.join(root, _check_magic(magic_fname))
     _load()
     with os_errors():
-        os.makedirs(root, exist_ok=True)
+        _make_directories(root)
         if os.path.exists(magic):
             return
         temporary = os.path.join(root, f".FS{os.urandom(6).hex()}")
@@ -99,11 +97,31 @@ def init_shared_store(path: str | os.PathLike[str], magic_fname: str = MAGIC) ->
         except BaseException:
             unlink(temporary)
             raise
-        folder = os.open(root, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync_directory(root)
+
+
+def _make_directories(path: str) -> None:
+    """As os.makedirs(), but what is made survives power loss."""
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    if parent != path:
+        _make_directories(parent)
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        # Made meanwhile; or it is no directory.
+        if not os.path.isdir(path):
+            raise
+    _sync_directory(parent)
+
+
+def _sync_directory(path: str) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
@@ -126,19 +144,8 @@ def _check_magic(magic_fname: str) -> str:
     return magic_fname
 
 
-class _Record:
-    """A pair, or what it is to become."""
-
-    __slots__ = ("head", "staged", "stamp")
-
-    def __init__(self, head: Head, staged: Staged | None, stamp: int) -> None:
-        self.head = head
-        #: New data; None: those that are there.
-        self.staged = staged
-        self.stamp = stamp
-
-
 class _State(OverlayState):
+    #: What is to be removed after the unit of work, unless it was used.
     staged: list[Staged] | None = None
 
 
@@ -154,6 +161,8 @@ class FileSystemStore(OverlayStore):
     event_manager : BaseEventManager, optional
     durability : {'power', 'process'}
         Whether changes survive power loss when a method returns, or only the end of the process.
+    index : bool
+        Whether queries use an index of the metadata, which is kept in the directory.
 
     Raises
     ------
@@ -165,7 +174,14 @@ class FileSystemStore(OverlayStore):
     It needs a local file system with POSIX semantics: atomic rename and flock().
     """
 
-    _transient = OverlayStore._transient | {"_mutex", "_pairs", "_locked", "_folds"}
+    _transient = OverlayStore._transient | {
+        "_mutex",
+        "_pairs",
+        "_pair_index",
+        "_locked",
+        "_seen",
+        "_folds",
+    }
     _state: _State
 
     def __init__(
@@ -175,12 +191,14 @@ class FileSystemStore(OverlayStore):
         *,
         event_manager: BaseEventManager | None = None,
         durability: str = "power",
+        index: bool = False,
     ) -> None:
         self.path = _absolute(path)
         self.magic_fname = _check_magic(magic_fname)
         if durability not in ("power", "process"):
             raise ValueError(f"durability is 'power' or 'process', not {durability!r}")
         self._durability = durability
+        self._is_indexed = bool(index)
         super().__init__(event_manager=event_manager)
         self._check_magic_file()
 
@@ -191,8 +209,11 @@ class FileSystemStore(OverlayStore):
         # Re-entrant only because such a lock knows whether this thread holds it.
         self._mutex = RLock()
         self._pairs: PairDirectory | None = None
+        self._pair_index: PairIndex | None = None
         #: Where the thread that has the mutex holds the lock of the directory.
         self._locked: PairDirectory | None = None
+        #: The key that was looked at last under that lock, and what was there.
+        self._seen: tuple[str, Pair | None] = ("", None)
         self._folds = False
 
     def _forked(self) -> None:
@@ -202,6 +223,8 @@ class FileSystemStore(OverlayStore):
         for pairs in {self._pairs, self._locked}:
             if pairs is not None:
                 pairs.forget()
+        if self._pair_index is not None:
+            self._pair_index.forget()
         self._locked = None
 
     def __repr__(self) -> str:
@@ -231,11 +254,18 @@ class FileSystemStore(OverlayStore):
 
     def _open(self, credentials: Any) -> None:
         self._check_magic_file()
-        self._pairs = PairDirectory(self.path, self._durability == "power")
+        self._pairs = self._make_directory()
+        if self._is_indexed:
+            from ._pair_index import PairIndex
+
+            self._pair_index = PairIndex(self._pairs)
         # Where it finds a file by a name in the other case, a name proves nothing.
         self._folds = os.path.lexists(os.path.join(self.path, self.magic_fname.swapcase()))
 
     def _close(self) -> None:
+        index, self._pair_index = self._pair_index, None
+        if index is not None:
+            index.close()
         pairs, self._pairs = self._pairs, None
         # Otherwise another thread is in the middle of a change; the session ends when that is over
         # and nothing refers to it any more.
@@ -257,8 +287,10 @@ class FileSystemStore(OverlayStore):
 
     def _name(self, key: str) -> str:
         """Return the file name under which a key is, or would be."""
+        if is_plain(key):
+            return key
         name = encode(key)
-        if name == key or not may_be_old(key) or self._directory.holds(name):
+        if not may_be_old(key) or self._directory.holds(name):
             return name
         return key if self._directory.holds(key) and self._is_exact(key) else name
 
@@ -266,25 +298,32 @@ class FileSystemStore(OverlayStore):
         return not self._folds or name + DATA in os.listdir(self.path)
 
     def _names_of(self, key: str) -> list[str]:
-        """Return all the names under which a key is there."""
-        names = [name for name in {self._name(key), encode(key)} if self._directory.holds(name)]
-        if (
-            may_be_old(key)
-            and key not in names
-            and self._directory.holds(key)
-            and self._is_exact(key)
-        ):
+        """Return all the names under which a key is there, for who has the lock."""
+        if is_plain(key):
+            return [] if self._load(key) is None else [key]
+        settle = self._directory.settle
+        names = [name for name in {self._name(key), encode(key)} if settle(name) is not None]
+        if may_be_old(key) and key not in names and settle(key) is not None and self._is_exact(key):
             names.append(key)
         return names
 
-    def _keys_and_names(self) -> list[tuple[str, str]]:
-        found: dict[str, str] = {}
-        for name in self._directory.names():
+    def _keys_and_names(self, prefix: str = "") -> Iterable[tuple[str, str]]:
+        """Return all keys that begin with a prefix, perhaps others, and the names under which they are."""
+        # Most names are their own keys. Those that are encoded begin with "%%".
+        names = self._directory.names(*(prefix and (prefix, "%%")))
+        odd = [name for name in names if name[:2] == "%%" or not name.isascii()]
+        if not odd:
+            return zip(names, names, strict=True)
+        pairs = dict.fromkeys(names, "")
+        for name in odd:
+            del pairs[name]
+        pairs.update(zip(pairs, pairs, strict=True))
+        for name in odd:
             key = self._key(name)
             # Where a key is there under its old name too, the new one counts.
-            if key is not None and (key not in found or name != key):
-                found[key] = name
-        return list(found.items())
+            if key is not None and (key not in pairs or name != key):
+                pairs[key] = name
+        return pairs.items()
 
     def _key(self, name: str) -> str | None:
         if is_plain(name):
@@ -305,20 +344,63 @@ class FileSystemStore(OverlayStore):
 
     # Reading
 
-    def _load(self, key: str) -> _Record | None:
-        with os_errors(key):
-            pair = self._directory.look(self._name(key))
-        return None if pair is None else _record(pair)
+    def _load(self, key: str) -> Pair | None:
+        pairs = self._pairs or self._directory
+        try:
+            if self._state.overlay is None:
+                return pairs.look(key if is_plain(key) else self._name(key))
+            # This thread has the lock: nobody but a stranger changes anything.
+            seen, pair = self._seen
+            if seen != key:
+                pair = pairs.settle(key if is_plain(key) else self._name(key))
+                self._seen = key, pair
+            return pair
+        except OSError as error:
+            raise from_os_error(error, key) from error
 
-    def _load_all(self) -> Iterable[tuple[str, _Record]]:
+    def _load_all(self) -> Iterable[tuple[str, Pair]]:
+        pairs = ((key, self._load(key)) for key in list(self._load_keys()))
+        return ((key, pair) for key, pair in pairs if pair is not None)
+
+    def _load_keys(self, prefix: str = "") -> Iterable[str]:
         with os_errors():
-            names = self._keys_and_names()
-        return self._walk(names)
+            return [key for key, _ in self._keys_and_names(prefix)]
 
-    def _walk(self, names: list[tuple[str, str]]) -> Iterator[tuple[str, _Record]]:
-        for key, name in names:
+    def _list(self, prefix: str = "") -> Iterable[str]:
+        keys = self._load_keys(prefix)
+        overlay = self._state.overlay
+        if not overlay:
+            return keys
+        return [
+            *(key for key in keys if key not in overlay),
+            *(key for key, draft in overlay.items() if draft is not None),
+        ]
+
+    # Faster than by whole records: most pairs need no look at their data.
+    def _scan(self, criteria: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        overlay = dict(self._state.overlay or {})
+        index = self._pair_index if criteria else None
+        with os_errors():
+            names = None if index is None else index.find(criteria)
+            if names is not None:
+                # Whatever is proposed is read as if it were changed just now.
+                return self._walk(list(self._those_that_count(names)), names, overlay, criteria)
+            found = list(self._keys_and_names())
+            unsettled = self._directory.unsettled()
+        return self._walk(found, unsettled, overlay, criteria)
+
+    def _walk(
+        self,
+        found: list[tuple[str, str]],
+        unsettled: Container[str],
+        overlay: dict[str, Draft | None],
+        criteria: dict[str, Any],
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        for key, name in found:
+            if key in overlay:
+                continue
             try:
-                pair = self._directory.look(name)
+                metadata = self._directory.metadata(name, name in unsettled)
             except OSError as error:
                 import errno
 
@@ -326,75 +408,116 @@ class FileSystemStore(OverlayStore):
                     # One that cannot be read hides no other.
                     continue
                 raise from_os_error(error, key) from error
-            if pair is not None:
-                yield key, _record(pair)
+            # A damaged one matches nothing.
+            if metadata is not None and (not criteria or matches(metadata, criteria)):
+                yield key, metadata
+        for key, draft in overlay.items():
+            if draft is not None:
+                metadata = draft.metadata
+                if metadata is not None and (not criteria or matches(metadata, criteria)):
+                    yield key, metadata
 
-    def _load_keys(self) -> Iterable[str]:
-        with os_errors():
-            return [key for key, _ in self._keys_and_names()]
+    def _those_that_count(self, names: Iterable[str]) -> Iterable[tuple[str, str]]:
+        for name in names:
+            key = self._key(name)
+            # Where a key is there under its old name too, the new one counts.
+            if key is not None and (is_plain(name) or self._name(key) == name):
+                yield key, name
 
     def _holds(self, key: str) -> bool:
         overlay = self._state.overlay
         if overlay is not None and key in overlay:
             return overlay[key] is not None
-        with os_errors(key):
-            return self._directory.holds(self._name(key))
+        pairs = self._pairs or self._directory
+        try:
+            return pairs.holds(key if is_plain(key) else self._name(key))
+        except OSError as error:
+            raise from_os_error(error, key) from error
 
-    def _head_of(self, key: str, record: _Record) -> Head:
-        return record.head
+    def _head_of(self, key: str, record: Head) -> Head:
+        return record
 
+    # Without a look at the pair before it is opened.
     def _read(self, key: str) -> Value:
         overlay = self._state.overlay
-        record = overlay.get(key) if overlay else None
-        with os_errors(key):
-            if overlay is not None and key in overlay:
-                if record is None:
-                    raise KeyError(key)
-                if record.staged is not None:
-                    assert record.staged.path is not None
-                    file = OpenFile(
-                        os.open(record.staged.path, os.O_RDONLY | os.O_CLOEXEC), record.staged.size
-                    )
-                    return self._value(key, record.head, file)
-            name = self._name(key)
-            found = self._directory.open(name)
+        if overlay is None or key not in overlay:
+            return self._value_of(key, None)
+        draft = overlay[key]
+        if draft is None:
+            raise KeyError(key)
+        return self._value_of(key, draft)
+
+    def _value_of(self, key: str, record: Head | None) -> Value:
+        draft = record if type(record) is Draft else None
+        try:
+            if draft is not None and draft.staged is not None:
+                path = draft.staged.path
+                assert path is not None
+                file = OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC), draft.size)
+                return self._value(key, draft, file.read_all() if file.size <= _SMALL else file)
+            name = key if is_plain(key) else self._name(key)
+            found = (self._pairs or self._directory).open(name, _SMALL)
             if found is None:
                 raise KeyError(key)
-            pair, file = found
-            return self._value(
-                key, _record(pair).head if record is None else record.head, file, pair, name
-            )
+            pair, data = found
+            if len(OpenFile.live) > _MAX_OPEN and type(data) is OpenFile:
+                late = LateFile(f"{self.path}/{name}{DATA}", pair.status)
+                return self._value(key, draft or pair, late)
+            return self._value(key, draft or pair, data)
+        except OSError as error:
+            raise from_os_error(error, key) from error
 
-    def _value(
-        self, key: str, head: Head, file: OpenFile, pair: Pair | None = None, name: str = ""
-    ) -> Value:
+    def _value(self, key: str, head: Head, data: bytes | Source) -> Value:
         metadata = head.metadata
         if metadata is None:
             self._damaged(key)
-        if file.size <= _SMALL:
-            data = file.pread(file.size, 0)
-            while len(data) < file.size and (more := file.pread(file.size - len(data), len(data))):
-                data += more
+        if isinstance(data, bytes):
             return StringValue.of_normalised(data, metadata, head.created, head.modified)
-        source: OpenFile | LateFile = file
-        if len(OpenFile.live) > _MAX_OPEN and pair is not None:
-            source = LateFile(f"{self.path}/{name}{DATA}", pair.status)
-        return SourceValue(source, metadata, head.created, head.modified, head.etag)
+        return OpenFileValue(data, head)
+
+    # Maintenance
+
+    def check(self) -> list[Finding]:
+        from ._pair_maintenance import check
+
+        self._check_connected()
+        return check(self)
+
+    def repair(self) -> list[Finding]:
+        """Mend what check() finds.
+
+        What is fine is not touched, nor is what another program has changed within the last seconds. No
+        data are removed; metadata that belong to nothing, or are damaged, are put aside into
+        ``.FSlost``. The writer lock is held all the while.
+
+        Returns
+        -------
+        list of Finding
+            What was wrong, with its outcome.
+        """
+        from ._pair_maintenance import repair
+
+        self._check_connected()
+        return repair(self)
 
     # Writing
 
     def _lock(self) -> None:
-        deadline = time.monotonic() + LOCK_TIMEOUT
         # First, since an interrupt may come anywhere; _unlock() undoes what was done.
         self._state.locked = True
-        if not self._mutex.acquire(timeout=LOCK_TIMEOUT):
+        deadline = time.monotonic() + LOCK_TIMEOUT
+        if not self._mutex.acquire(False) and not self._mutex.acquire(timeout=LOCK_TIMEOUT):
             raise StoreError(f"{self!r} is locked by another thread")
-        self._locked = self._directory
-        with os_errors():
-            self._locked.lock(deadline)
+        self._locked = pairs = self._directory
+        self._seen = ("", None)
+        try:
+            pairs.lock(deadline)
+        except OSError as error:
+            raise _store_error(error) from error
 
     def _unlock(self) -> None:
-        if not self._mutex.acquire(blocking=False):
+        mutex = self._mutex
+        if not mutex.acquire(False):
             # Another thread has it: this one never got it.
             return
         try:
@@ -402,86 +525,123 @@ class FileSystemStore(OverlayStore):
             if pairs is not None:
                 pairs.unlock()
         finally:
-            self._mutex.release()
+            mutex.release()
             try:
-                self._mutex.release()
+                mutex.release()
             except RuntimeError:
                 # This thread was interrupted before it got it.
                 pass
 
     def _stage(self, chunks: Iterator[bytes], size: int | None) -> Staged:
-        foreign = ForeignErrors(chunks)
-        try:
-            return self._directory.stage(foreign)
-        except OSError as error:
-            if error is foreign.error:
-                raise
-            raise from_os_error(error) from error
-        finally:
-            # Its traceback leads to this frame: a cycle that would keep the last buffer.
-            foreign.error = None
+        return self._directory.stage(chunks)
 
     def _discard(self, staged: Staged) -> None:
         if not staged.taken:
             staged.remove()
 
-    def _make(self, key: str, old: _Record | None, staged: Staged | None, head: Head) -> _Record:
+    def _make(self, key: str, old: Pair | Draft | None, staged: Staged | None, head: Head) -> Draft:
+        state = self._state
         if staged is None and old is None:
-            with os_errors(key):
-                staged = self._directory.stage(())
+            staged = self._directory.stage(())
         if staged is not None:
             staged.taken = True
-            if self._state.staged is None:
-                self._state.staged = []
-            self._state.staged.append(staged)
-            return _Record(head._replace(size=staged.size), staged, staged.stamp)
-        assert old is not None
-        return _Record(head, old.staged, old.stamp)
+            if state.staged is None:
+                state.staged = [staged]
+            else:
+                state.staged.append(staged)
+        if isinstance(old, Draft):
+            return Draft(head, staged or old.staged, old.old, old.new)
+        if old is None and key in (state.overlay or ()):
+            # This unit of work has deleted it before.
+            old = self._load(key)
+        return Draft(head, staged, None if old is None else old.stamp, old is None)
 
     def _apply(self, overlay: dict[str, Any]) -> None:
         pairs = self._directory
         if pairs is not self._locked:
             raise StoreError(f"{self!r} was disconnected in the middle of a transaction")
-        names_of_keys: list[str] = []
-        replacements, removals = [], []
-        with os_errors():
+        digests: list[str] = []
+        try:
             try:
-                for key, record in overlay.items():
-                    if record is None:
-                        removals += self._names_of(key)
-                        continue
-                    name = self._name(key)
-                    if is_digest(name):
-                        names_of_keys.append(name)
-                        if self._key(name) != key:
-                            pairs.write_new(f"{name}.key", key.encode())
-                    replacements.append(self._replacement(name, record))
-                names_of_keys += filter(is_digest, removals)
-                if len(replacements) == 1 and not removals:
-                    pairs.replace(replacements[0])
-                elif len(removals) == 1 and not replacements:
-                    pairs.remove(removals[0])
-                elif replacements or removals:
-                    pairs.commit(replacements, removals)
+                self._change(pairs, overlay, digests)
             finally:
-                for name in names_of_keys:
+                for name in digests:
                     if not pairs.holds(name):
                         unlink(f"{self.path}/{name}.key")
+        except OSError as error:
+            raise _store_error(error) from error
 
-    @staticmethod
-    def _replacement(name: str, record: _Record) -> Replacement:
-        head = record.head
-        assert head.metadata is not None
-        created, modified = (max(0, round(stamp * 1e6)) for stamp in (head.created, head.modified))
-        return Replacement(
-            name, record.staged, head.metadata, Stamps(created, modified, record.stamp)
-        )
+    def _change(self, pairs: PairDirectory, overlay: dict[str, Any], digests: list[str]) -> None:
+        if len(overlay) == 1:
+            [(key, draft)] = overlay.items()
+            if is_plain(key) and (draft is not None or self._load(key) is not None):
+                # Nearly always. The rest does the same, in more steps.
+                action = "delete" if draft is None else "set" if draft.new else "update"
+                changes = [(key, action)]
+                self._before_commit(changes)
+                if draft is None:
+                    pairs.remove(key)
+                else:
+                    pairs.replace(key, draft)
+                self._after_commit(changes)
+                return
+        drafts: dict[str, Draft] = {}
+        removals: list[str] = []
+        changes = []
+        for key, draft in overlay.items():
+            if draft is None:
+                names = self._names_of(key)
+                if names:
+                    removals += names
+                    changes.append((key, "delete"))
+                    digests += filter(is_digest, names)
+                continue
+            name = self._name(key)
+            if name[:3] == "%%%" and is_digest(name):
+                digests.append(name)
+                if self._key(name) != key:
+                    pairs.write_new(f"{name}.key", key.encode())
+            drafts[name] = draft
+            changes.append((key, "set" if draft.new else "update"))
+        if not changes:
+            return
+        self._before_commit(changes)
+        if len(drafts) + len(removals) > 1:
+            pairs.commit(drafts, removals)
+        elif removals:
+            pairs.remove(removals[0])
+        else:
+            pairs.replace(*drafts.popitem())
+        self._after_commit(changes)
 
     def _clean(self) -> None:
-        staged, self._state.staged = self._state.staged, None
-        for each in staged or ():
-            each.remove()
+        state = self._state
+        staged = state.staged
+        if staged is not None:
+            state.staged = None
+            for each in staged:
+                if each.path is not None:
+                    each.remove()
+
+    # What a subclass may have its own way for
+
+    def _make_directory(self) -> PairDirectory:
+        """Return the directory of pairs, with its writer lock and its session."""
+        return PairDirectory(self.path, self._durability == "power")
+
+    def _before_commit(self, changes: list[tuple[str, str]]) -> None:
+        """Called under the writer lock just before keys change; if it raises, nothing does.
+
+        `changes` are keys and what becomes of them as seen from outside: 'set' (a new key), 'update'
+        or 'delete'.
+        """
+
+    def _after_commit(self, changes: list[tuple[str, str]]) -> None:
+        """Called under the writer lock just after keys have changed; the change stays whatever it raises.
+
+        It is not called where the process died in between, or the commit failed.
+        """
 
 
-def _record(pair: Pair) -> _Record:
-    return _Record(Head(pair.metadata, pair.created, pair.modified, pair.size), None, pair.stamp)
+def _store_error(error: OSError) -> StoreError:
+    return error if isinstance(error, StoreError) else from_os_error(error)

@@ -48,6 +48,7 @@ def open_store(
     ``sqlite:PATH``       the SqliteStore in a file
     ``sqlite::memory:``   a new SqliteStore in memory
     ``fs:PATH``           the FileSystemStore in a directory
+    ``lockfs:PATH``       the LockingFileSystemStore in a directory
     ``dir:PATH``          the DirectoryStore of any directory
     ``module:callable``   what the callable of a module returns, called with
                           ``event_manager=`` if it takes that, else without arguments
@@ -61,8 +62,8 @@ def open_store(
     name : str
     create : bool
         Whether the store is to be written, and what is missing to be made: the database, when the
-        store is connected; the directory of a FileSystemStore, at once, where there is none or an
-        empty one.
+        store is connected; the directory of a FileSystemStore or LockingFileSystemStore, at once,
+        where there is none or an empty one.
     event_manager : BaseEventManager, optional
 
     Returns
@@ -133,21 +134,33 @@ def _sqlite_in_memory(event_manager: Manager) -> AbstractReadOnlyStore:
 
 
 def _fs(path: str, create: bool, event_manager: Manager) -> AbstractReadOnlyStore:
-    from .filesystem_store import FileSystemStore, init_shared_store
+    from .filesystem_store import FileSystemStore
+
+    return FileSystemStore(_directory(path, create), event_manager=event_manager)
+
+
+def _lockfs(path: str, create: bool, event_manager: Manager) -> AbstractReadOnlyStore:
+    from .locking_filesystem_store import LockingFileSystemStore
+
+    return LockingFileSystemStore(_directory(path, create), event_manager=event_manager)
+
+
+def _directory(path: str, create: bool) -> str:
+    from .filesystem_store import init_shared_store
 
     path = os.path.abspath(path)
     if not create:
         _check_exists(path)
     else:
         with os_errors():
-            try:
-                os.mkdir(path)
-            except FileExistsError:
-                pass
-            # Files of the store's own may be there alone where making one was interrupted.
-            if os.path.isdir(path) and all(name.startswith(".FS") for name in os.listdir(path)):
+            # A directory that is to hold the new one is not made.
+            if not os.path.lexists(path):
+                os.stat(os.path.dirname(path))
                 init_shared_store(path)
-    return FileSystemStore(path, event_manager=event_manager)
+            # Files of the store's own may be there alone where making one was interrupted.
+            elif os.path.isdir(path) and all(name.startswith(".FS") for name in os.listdir(path)):
+                init_shared_store(path)
+    return path
 
 
 def _dir(path: str, create: bool, event_manager: Manager) -> AbstractReadOnlyStore:
@@ -169,9 +182,10 @@ _SCHEMES: dict[str, Callable[[str, bool, Manager], AbstractReadOnlyStore]] = {
     "memory": _memory,
     "sqlite": _sqlite,
     "fs": _fs,
+    "lockfs": _lockfs,
     "dir": _dir,
 }
-_KNOWN = "memory:, sqlite:PATH, fs:PATH, dir:PATH, module:callable"
+_KNOWN = "memory:, sqlite:PATH, fs:PATH, lockfs:PATH, dir:PATH, module:callable"
 
 
 def _is_dotted_name(text: str) -> bool:

@@ -15,6 +15,8 @@ Reads of that thread look there first; nobody else sees it. Beneath it, a store 
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 from ._changes import ThreadState
 from ._metadata import matches
 from .base_store import BaseStore, Head
@@ -42,8 +44,8 @@ class OverlayState(ThreadState):
 
     #: Keys and their records to be, in a unit of work.
     overlay: dict[str, Any] | None = None
-    #: What the overlay held before each change, for savepoints.
-    undo: list[tuple[str, Any]]
+    #: What the overlay held before each change, where there has been a savepoint.
+    undo: list[tuple[str, Any]] | None = None
     locked = False
 
 
@@ -66,41 +68,41 @@ class OverlayStore(BaseStore):
 
     # Hooks
 
+    @abstractmethod
     def _lock(self) -> None:
         """Keep other writers out, those of other threads too; StoreError after LOCK_TIMEOUT."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _unlock(self) -> None:
         """Let them in; called only after _lock() has returned."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _load(self, key: str) -> Any:
         """Return the committed record of a key, None if there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _load_all(self) -> Iterable[tuple[str, Any]]:
         """Return all keys and committed records, a snapshot made now or a safe walk."""
-        raise NotImplementedError
 
     def _load_keys(self) -> Iterable[str]:
         """Return all committed keys, a snapshot made now or a safe walk."""
         return [key for key, _ in self._load_all()]
 
+    @abstractmethod
     def _make(self, key: str, old: Any, staged: Any, head: Head) -> Any:
         """Return a record; without staged data it has those of `old`, or none if `old` is None."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _head_of(self, key: str, record: Any) -> Head:
         """Return what a record says, without its data."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _value_of(self, key: str, record: Any) -> Value:
         """Return a value that stays what the record is now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _apply(self, overlay: dict[str, Any]) -> None:
         """Make these records visible, all at once, or raise and change nothing; None is a key that goes."""
-        raise NotImplementedError
 
     def _clean(self) -> None:
         """The unit of work is over, whatever came of it; drop what it left."""
@@ -123,6 +125,9 @@ class OverlayStore(BaseStore):
     def _head(self, key: str) -> Head | None:
         record = self._record(key)
         return None if record is None else self._head_of(key, record)
+
+    def _holds(self, key: str) -> bool:
+        return self._record(key) is not None
 
     def _scan(self, criteria: Metadata) -> Iterator[tuple[str, Metadata]]:
         return self._filter(self._heads(), criteria)
@@ -168,14 +173,12 @@ class OverlayStore(BaseStore):
     def _begin(self) -> None:
         state = self._state
         state.overlay = {}
-        state.undo = []
         self._lock()
         state.locked = True
 
     def _finish(self) -> None:
         state = self._state
-        state.overlay = None
-        state.undo = []
+        state.overlay = state.undo = None
         try:
             self._clean()
         finally:
@@ -184,25 +187,30 @@ class OverlayStore(BaseStore):
                 self._unlock()
 
     def _commit(self) -> None:
-        if self._state.overlay:
-            self._apply(self._state.overlay)
+        overlay = self._state.overlay
+        if overlay:
+            self._apply(overlay)
         self._finish()
 
     def _rollback(self) -> None:
         self._finish()
 
     def _savepoint(self) -> int:
-        return len(self._state.undo)
+        state = self._state
+        if state.undo is None:
+            state.undo = []
+        return len(state.undo)
 
     def _rollback_to(self, savepoint: int) -> None:
         state = self._state
-        assert state.overlay is not None
-        while len(state.undo) > savepoint:
-            key, record = state.undo.pop()
+        overlay, undo = state.overlay, state.undo
+        while undo and len(undo) > savepoint:
+            assert overlay is not None
+            key, record = undo.pop()
             if record is _ABSENT:
-                del state.overlay[key]
+                del overlay[key]
             else:
-                state.overlay[key] = record
+                overlay[key] = record
 
     def _release(self, savepoint: int) -> None:
         # An outer savepoint may still need what was noted since.
@@ -210,9 +218,11 @@ class OverlayStore(BaseStore):
 
     def _put(self, key: str, record: Any) -> None:
         state = self._state
-        assert state.overlay is not None
-        state.undo.append((key, state.overlay.get(key, _ABSENT)))
-        state.overlay[key] = record
+        overlay, undo = state.overlay, state.undo
+        assert overlay is not None
+        if undo is not None:
+            undo.append((key, overlay.get(key, _ABSENT)))
+        overlay[key] = record
 
     def _save(self, key: str, staged: Any, head: Head) -> None:
         self._put(key, self._make(key, self._record(key), staged, head))

@@ -1,12 +1,18 @@
 """A store in a table of an SQLite database.
 
 The table is that of EnCore 0.8, five columns; other programs may insert rows by position. Data of
-more than 64 KiB stand in a table of chunks beside it, see _sqlite_blobs.py. Metadata are written
-as JSON; the pickles of 0.8 are read, see _pickles.py.
+more than 64 KiB stand in a table of chunks beside it, see _sqlite_blobs.py and _sqlite_large.py.
+Metadata are written as JSON; the pickles of 0.8 are read, see _sqlite_rows.py. An index of them is
+kept by triggers, see _metadata_index.py; what it does not find is filtered in SQL, see
+_sqlite_filter.py.
 
 Each thread has a connection of its own. The database is in WAL mode where that can be had, so that
 readers and the one writer do not wait for each other, and a value that is too large to be read at
 once is read from a snapshot. How connections come and go is said in _sqlite_connections.py.
+
+A change goes the long way of BaseStore where there is something to be done on it: a condition,
+progress, large data, a strange row. Otherwise it is one statement, which SQLite does wholly or not
+at all, and which tells by the number of rows it has changed what it was.
 """
 
 from __future__ import annotations
@@ -16,13 +22,13 @@ import sys
 from _thread import RLock, get_ident
 from io import BytesIO
 
-from ._keys import check_key, prefix_end
-from ._metadata import dumps, loads, matches, normalise
-from ._streams import check_bounds, slice_bounds
+from ._changes import Change, has_listeners
+from ._keys import check_key
+from ._metadata import dumps, normalise
+from ._streams import BUFFER_SIZE, check_bounds, check_buffer_size, slice_bounds
 from .base_store import BaseStore, Head, no_positional_manager
 from .errors import StoreError, os_errors
 from .string_value import StringValue
-from .value import SourceValue, Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,54 +38,57 @@ if TYPE_CHECKING:
     from weakref import WeakSet
 
     from ..events.abstract_event_manager import BaseEventManager
-    from ._sqlite_blobs import (
-        CHUNK,
-        NUMBER,
-        LateBlobValue,
-        Snapshot,
-        chunk_rows,
-        is_number,
-        new_number,
-    )
+    from ._changes import Condition, Observer, Unit
+    from ._metadata_index import MetadataIndex, has_json
+    from ._progress import progress_wanted
+    from ._sqlite_blobs import NUMBER, chunk_rows, is_number, new_number
     from ._sqlite_connections import (
         BUSY,
-        BUSY_SETUP,
+        SPILL,
         Connections,
         Errors,
         Handle,
         Use,
+        failure,
         inherit,
         watch,
     )
-    from ._streams import Source
-    from .file_value import OpenFile
+    from ._sqlite_large import (
+        close_quietly,
+        is_tame,
+        make_temporary_file,
+        read_large,
+        stage,
+        stage_tame,
+    )
+    from ._sqlite_many import set_many
+    from ._sqlite_queries import Queries
+    from ._sqlite_remote import RemoteChanges
+    from ._sqlite_rows import as_data, as_key, as_stamp, encode, parse
+    from ._sqlite_setup import install_index, is_immutable, new_connection, set_up
+    from ._streams import Readable, buffers_of
+    from .events import StoreDeleteEvent, StoreSetEvent, StoreUpdateEvent
+    from .maintenance import Finding
+    from .value import Value
 
     Metadata = dict[str, Any]
 
 __all__ = ["SqliteStore"]
 
-_COLUMNS = "key text primary key, metadata dict, created float, modified float, data blob"
-_NEEDED = ("key", "metadata", "created", "modified", "data")
-_READ = "metadata, created, modified, data"
-
-# Rows fetched at a time by what walks over all of them.
-_PAGE = 1000
-
-# Read transactions that are kept open for large values; each costs three open files, and keeps the
-# WAL from shrinking.
-_MAX_SNAPSHOTS = 32
-
 # What is read at once of a large value.
 _SMALL_PART = 1 << 20
 
-# Copies of large values where there are no snapshots; each costs an open file.
-_MAX_COPIES = 128
-
-# A transaction that may have dirtied more bytes than this may have put pages into the WAL before
-# its commit: the page cache holds 2000 KiB. Every change counts as some pages.
-_SPILL = 1 << 20
+# What a change dirties, in bytes: some pages.
 _PER_CHANGE = 1 << 14
+_PER_NAME = 1 << 13
 
+# What is not there, is strange or is large goes the long way. "It moves whatever the clock did", as
+# in BaseStore._modify().
+_REPLACE = (
+    "UPDATE {} SET metadata = ?, modified = max(?, round(modified * 1e6 + 1) / 1e6), data = ?"
+    " WHERE key = ? AND typeof(data) = 'blob' AND typeof(modified) = 'real' AND modified < 1e11"
+)
+_INSERT = "INSERT OR IGNORE INTO {} (metadata, created, modified, data, key) VALUES (?, ?, ?, ?, ?)"
 
 _loaded = False
 
@@ -89,29 +98,42 @@ def _load() -> None:
     global _loaded  # noqa: PLW0603
     if _loaded:
         return
-    global CHUNK, NUMBER, LateBlobValue, Snapshot, chunk_rows, is_number, new_number  # noqa: PLW0603
-    global BUSY, BUSY_SETUP, Connections, Errors, Handle, Use, inherit, watch  # noqa: PLW0603
-    global OpenFile  # noqa: PLW0603
-    from ._sqlite_blobs import (
-        CHUNK,
-        NUMBER,
-        LateBlobValue,
-        Snapshot,
-        chunk_rows,
-        is_number,
-        new_number,
-    )
+    global BUSY, NUMBER, SPILL, Connections, Errors, Handle, MetadataIndex  # noqa: PLW0603
+    global StoreDeleteEvent, StoreSetEvent, StoreUpdateEvent, Use  # noqa: PLW0603
+    global Queries, as_data, as_key, as_stamp, buffers_of, chunk_rows, close_quietly  # noqa: PLW0603
+    global failure, has_json, inherit, install_index, is_immutable, is_number, is_tame  # noqa: PLW0603
+    global make_temporary_file, new_connection, new_number, parse, progress_wanted, read_large, set_up  # noqa: PLW0603
+    global encode, set_many, sqlite3, stage, stage_tame, watch  # noqa: PLW0603
+    import sqlite3
+
+    from ._metadata_index import MetadataIndex, has_json
+    from ._progress import progress_wanted
+    from ._sqlite_blobs import NUMBER, chunk_rows, is_number, new_number
     from ._sqlite_connections import (
         BUSY,
-        BUSY_SETUP,
+        SPILL,
         Connections,
         Errors,
         Handle,
         Use,
+        failure,
         inherit,
         watch,
     )
-    from .file_value import OpenFile
+    from ._sqlite_large import (
+        close_quietly,
+        is_tame,
+        make_temporary_file,
+        read_large,
+        stage,
+        stage_tame,
+    )
+    from ._sqlite_many import set_many
+    from ._sqlite_queries import Queries
+    from ._sqlite_rows import as_data, as_key, as_stamp, encode, parse
+    from ._sqlite_setup import install_index, is_immutable, new_connection, set_up
+    from ._streams import buffers_of
+    from .events import StoreDeleteEvent, StoreSetEvent, StoreUpdateEvent
 
     _loaded = True
 
@@ -141,13 +163,17 @@ class SqliteStore(BaseStore):
     table : str
         Any name that does not begin with ``sqlite_`` and has no ``"``; made if it does not exist.
     index : {'dynamic', 'static', None}
-        Which names of the metadata are to be fast to query: all, only those in `index_columns`, or
-        none. The answers are the same; in this version so is the speed.
+        Which names of the metadata are fast to query: all, those in `index_columns`, or none but
+        those that the table has an index of already. The answers are the same.
     index_columns : iterable of str, optional
         Names for index='static'.
     event_manager : BaseEventManager, optional
     durability : {'power', 'process'}
         Whether changes survive power loss when a method returns, or only the end of the process.
+    poll : float, optional
+        Seconds between two looks for changes by other handles, processes and programs, from
+        connect() on. Each is told by exactly one event, with `remote` True. By default, and for 0,
+        nobody looks.
     """
 
     _transient = BaseStore._transient | {
@@ -159,8 +185,14 @@ class SqliteStore(BaseStore):
         "_utf8",
         "_owner",
         "_wal",
+        "_immutable",
         "_path",
         "_cleanup",
+        "_has_json",
+        "_has_index",
+        "_may_fill",
+        "_mostly_new",
+        "_remote",
     }
 
     def __init__(
@@ -172,6 +204,7 @@ class SqliteStore(BaseStore):
         *,
         event_manager: BaseEventManager | None = None,
         durability: str = "power",
+        poll: float | None = None,
     ) -> None:
         no_positional_manager(location, table, index, index_columns)
         name = os.fsdecode(os.fspath(location))
@@ -186,6 +219,11 @@ class SqliteStore(BaseStore):
         if durability not in ("power", "process"):
             raise ValueError(f"durability is 'power' or 'process', not {durability!r}")
         self._durability = durability
+        if poll is not None:
+            from ._sqlite_remote import check_interval
+
+            check_interval(poll)
+        self.poll = poll
         self._sql_table = f'"{table}"'
         self._sql_chunks = f'"{table}#chunks"'
         super().__init__(event_manager=event_manager)
@@ -197,8 +235,13 @@ class SqliteStore(BaseStore):
         self._path = self.location
         self._cleanup: Any = None
         self._wal = False
+        self._immutable = False
         self._utf8 = True
         self._owner: object | None = None
+        self._has_json = self._has_index = self._may_fill = False
+        # Whether the last key that was set was a new one, as the next one may be.
+        self._mostly_new = True
+        self._remote: RemoteChanges | None = None
         self._fresh()
 
     def _fresh(self) -> None:
@@ -222,13 +265,15 @@ class SqliteStore(BaseStore):
             inherited.append(writer[1])
         self._fresh()
         for handle in inherited:
-            if handle.users == 0 and handle.dirtied <= (_SPILL if self._wal else 0):
+            if handle.users == 0 and handle.dirtied <= (SPILL if self._wal else 0):
                 handle.close()
             else:
                 # Undoing what is in the WAL would undo it for the parent, and a rollback journal
                 # would be deleted; and a call that another thread was in holds locks for ever.
                 inherit(handle)
                 self._stranded = True
+        if self._remote is not None:
+            self._remote.forked()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.location!r}, {self.table!r})"
@@ -258,16 +303,47 @@ class SqliteStore(BaseStore):
                 folder = tempfile.mkdtemp(prefix="encore-sqlite-", dir=memory)
             self._path = os.path.join(folder, "memory.db")
             self._cleanup = finalize(self, _remove_folder, shutil.rmtree, folder, os.getpid())
+        self._make_statements()
+        self._immutable = is_immutable(self._path)
         self._owner = object()
         watch(self)
         try:
             with Use(self) as handle:
-                self._wal = self._set_up(handle.connection)
+                self._wal = set_up(self, handle.connection)
+                # In UTF-16 the order of keys is another one.
+                encoding = handle.connection.execute("PRAGMA encoding").fetchone()[0]
+                self._utf8 = encoding == "UTF-8"
+                self._has_json = has_json(handle.connection)
+                self._has_index = install_index(self, handle.connection)
+                self._may_fill = self.index is not None
+                if self.poll:
+                    from ._sqlite_remote import RemoteChanges
+
+                    self._remote = RemoteChanges(self, handle.connection, self.poll)
         except BaseException:
             self._close()
             raise
 
+    def _make_statements(self) -> None:
+        # The connection keeps those that it has prepared, by their text.
+        table = self._sql_table
+        self._index = MetadataIndex(self.table)
+        self._queries = Queries(self)
+        self._read_sql = f"SELECT metadata, created, modified, data FROM {table} WHERE key = ?"
+        self._head_sql = (
+            "SELECT metadata, created, modified, CASE typeof(data) WHEN 'blob' THEN length(data)"
+            f" ELSE length(CAST(data AS BLOB)) END, {NUMBER} FROM {table} WHERE key = ?"
+        )
+        self._holds_sql = f"SELECT 1 FROM {table} WHERE key = ?"
+        self._number_sql = f"SELECT {NUMBER} FROM {table} WHERE key = ?"
+        self._replace_sql = _REPLACE.format(table)
+        self._insert_sql = _INSERT.format(table)
+        self._delete_sql = f"DELETE FROM {table} WHERE key = ? AND typeof(data) = 'blob'"
+
     def _close(self) -> None:
+        remote, self._remote = self._remote, None
+        if remote is not None:
+            remote.end(self)
         self._owner = None
         mine = self._handles.mine
         self._drop_handles()
@@ -280,42 +356,11 @@ class SqliteStore(BaseStore):
             self._cleanup = None
             self._path = self.location
 
-    def _set_up(self, connection: sqlite3.Connection) -> bool:
-        import sqlite3
-
-        connection.execute(f"PRAGMA busy_timeout={BUSY_SETUP}")
-        try:
-            mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
-        except sqlite3.OperationalError:
-            # A database that is being read in another mode, or cannot be written; whether it can
-            # be read is seen next.
-            mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
-        connection.execute(f"PRAGMA busy_timeout={int(BUSY * 1000)}")
-        # In UTF-16 the order of keys is another one.
-        self._utf8 = connection.execute("PRAGMA encoding").fetchone()[0] == "UTF-8"
-        columns = self._column_names(connection)
-        if not columns:
-            connection.execute(f"CREATE TABLE IF NOT EXISTS {self._sql_table} ({_COLUMNS})")
-            columns = self._column_names(connection)
-        missing = [name for name in _NEEDED if name not in columns]
-        if missing:
-            raise StoreError(
-                f"table {self.table!r} of {self.location!r} has no column {', '.join(missing)}"
-            )
-        return bool(mode == "wal")
-
-    def _column_names(self, connection: sqlite3.Connection) -> list[str]:
-        return [
-            row[1].lower() for row in connection.execute(f"PRAGMA table_info({self._sql_table})")
-        ]
-
     def sqlite_errors(self) -> Errors:
         """Return a context manager that turns what sqlite3 raises into StoreErrors."""
         return Errors(self._path)
 
     def _new_handle(self) -> Handle:
-        import sqlite3
-
         owner = self._owner
         if owner is None:
             raise StoreError(f"{self!r} is not connected")
@@ -323,87 +368,112 @@ class SqliteStore(BaseStore):
             raise StoreError(
                 f"{self!r} cannot be used in this process: it was forked in the middle of a large change"
             )
-        connection = sqlite3.connect(
-            self._path, timeout=BUSY, isolation_level=None, check_same_thread=False
-        )
-        handle = Handle(connection, self._sql_chunks, owner)
-        level = (
-            "OFF"
-            if self.location == ":memory:"
-            else {"power": "FULL", "process": "NORMAL"}[self._durability]
-        )
-        connection.execute(f"PRAGMA synchronous={level}")
+        handle = Handle(new_connection(self), self._sql_chunks, owner)
+        if self._remote is not None:
+            self._remote.adopt(self, handle.connection)
         return handle
+
+    def _poll(self) -> None:
+        """Tell what others have changed since the last time."""
+        if self._remote is not None:
+            self._remote.poll(self)
+
+    # Maintenance
+
+    def check(self) -> list[Finding]:
+        from ._sqlite_maintenance import check
+
+        self._check_connected()
+        return check(self)
+
+    def repair(self) -> list[Finding]:
+        """Mend what check() finds.
+
+        What is fine is not touched. If the file itself is damaged, all that can be read in it
+        is copied to a new one, which then takes its place; other processes may have it open.
+
+        Returns
+        -------
+        list of Finding
+            What was wrong, with its outcome.
+        """
+        from ._sqlite_maintenance import repair
+
+        self._check_connected()
+        return repair(self)
+
+    def compact(self) -> None:
+        """Give space that is not used back to the file system.
+
+        It takes as much space again for a while. A StoreError says that the database is in use.
+        """
+        from ._sqlite_maintenance import compact
+
+        self._check_connected()
+        compact(self)
+
+    def upgrade(self) -> int:
+        """Rewrite the metadata that EnCore 0.8 has pickled as JSON.
+
+        It is done in small steps, so that others can write meanwhile, and can be interrupted and
+        begun again. Metadata that cannot be read are left as they are; check() tells of them.
+
+        Returns
+        -------
+        int
+            How many were rewritten.
+        """
+        from ._sqlite_maintenance import upgrade
+
+        self._check_connected()
+        return upgrade(self)
 
     def _handle(self) -> Handle:
         handle = self._handles.mine
         if handle is None or handle.owner is not self._owner:
-            writer = self._writer
-            if writer is not None and writer[0] == get_ident() and writer[1].owner is self._owner:
-                handle = writer[1]
-            else:
-                handle = self._new_handle()
+            with Errors(self._path):
+                writer = self._writer
+                if (
+                    writer is not None
+                    and writer[0] == get_ident()
+                    and writer[1].owner is self._owner
+                ):
+                    handle = writer[1]
+                else:
+                    handle = self._new_handle()
             self._handles.mine = handle
         return handle
 
     # Reading
 
-    def _row(self, handle: Handle, columns: str, key: str) -> Any:
-        sql = f"SELECT {columns} FROM {self._sql_table} WHERE key = ?"
-        for row in handle.rows(sql, (key,)):
-            return row
-        return None
+    def _fetch(self, sql: str, key: str) -> Any:
+        """Return the row of a key, None if there is none."""
+        handle = self._handle()
+        handle.users += 1
+        try:
+            return handle.row(sql, key)
+        except sqlite3.Error as error:
+            raise failure(error, self._path) from error
+        finally:
+            handle.users -= 1
 
     def _read(self, key: str) -> Value:
-        with Use(self) as handle:
-            row = self._row(handle, _READ, key)
-            if row is not None and is_number(row[3]):
-                return self._read_blob_value(handle, key, row)
+        row = self._fetch(self._read_sql, key)
         if row is None:
             raise KeyError(key)
+        if is_number(row[3]):
+            with Use(self) as handle:
+                return read_large(self, handle, key, row)
         return self._small_value(key, row)
 
     def _small_value(self, key: str, row: Any) -> Value:
         metadata, created, modified, data = row
         return StringValue.of_normalised(
-            _as_data(data), self._metadata(key, metadata), _as_stamp(created), _as_stamp(modified)
+            data if type(data) is bytes else as_data(data),
+            self._metadata(key, metadata),
+            as_stamp(created),
+            as_stamp(modified),
         )
-
-    def _read_blob_value(self, handle: Handle, key: str, row: Any) -> Value:
-        inside = handle.connection.in_transaction
-        snapshots = self._wal and len(Snapshot.live) < _MAX_SNAPSHOTS
-        if snapshots:
-            other = self._new_handle()
-            other.connection.execute("BEGIN")
-            if not inside:
-                row = self._row(other, _READ, key)
-                if row is None:
-                    raise KeyError(key)
-                if not is_number(row[3]):
-                    # It was replaced by a small one since we looked.
-                    return self._small_value(key, row)
-            size = other.blobs.size(row[3])
-            if size is not None or not inside:
-                head = self._blob_head(key, row, size)
-                self._snapshots.add(other)
-                return _source_value(Snapshot(self, other, row[3], head.size), head)
-            # Only the transaction of this thread knows it.
-        if not inside:
-            handle.connection.execute("BEGIN")
-        try:
-            row = self._row(handle, _READ, key)
-            if row is None:
-                raise KeyError(key)
-            if not is_number(row[3]):
-                return self._small_value(key, row)
-            head = self._blob_head(key, row, handle.blobs.size(row[3]))
-            value = LateBlobValue(self, key, row[3], head)
-            if (self._wal and not snapshots) or len(OpenFile.live) >= _MAX_COPIES:
-                return value
-            return _source_value(value.copied(0, head.size), head)
-        finally:
-            if not inside:
-                handle.connection.execute("COMMIT")
 
     def get_data_range(
         self, key: str, start: int | None = None, end: int | None = None
@@ -413,28 +483,17 @@ class SqliteStore(BaseStore):
         check_bounds(start, end)
         self._check_connected()
         with Use(self) as handle:
-            inside = handle.connection.in_transaction
-            if not inside:
-                handle.connection.execute("BEGIN")
-            try:
-                row = self._row(handle, NUMBER, key)
-                number = row and row[0]
-                size = number and handle.blobs.size(number)
-                if size:
-                    begin, stop = slice_bounds(start, end, size)
-                    if stop - begin <= _SMALL_PART:
-                        return BytesIO(
-                            handle.blobs.read(number, stop - begin, begin) if begin < stop else b""
-                        )
-            finally:
-                if not inside:
-                    handle.connection.execute("COMMIT")
+            row = handle.row(self._number_sql, key)
+            number = row and row[0]
+            size = number and handle.blobs.size(number)
+            if size:
+                begin, stop = slice_bounds(start, end, size)
+                if stop - begin <= _SMALL_PART:
+                    part = handle.blobs.read(number, stop - begin, begin) if begin < stop else b""
+                    # Or it has been changed in between.
+                    if len(part) == stop - begin:
+                        return BytesIO(part)
         return super().get_data_range(key, start, end)
-
-    def _blob_head(self, key: str, row: Any, size: int | None) -> Head:
-        if size is None:
-            raise StoreError(f"the data of {key!r} in {self!r} are damaged", key=key)
-        return Head(self._metadata(key, row[0]), _as_stamp(row[1]), _as_stamp(row[2]), size)
 
     def read_blob(self, number: int, size: int, position: int) -> bytes:
         """Return a part of a blob as it is now, nothing if it is gone."""
@@ -443,78 +502,29 @@ class SqliteStore(BaseStore):
 
     def temporary_file(self) -> Any:
         """Return an unnamed file on the disk of the database, or elsewhere if that cannot be written."""
-        import errno
-        import tempfile
-
-        with os_errors():
-            try:
-                return tempfile.TemporaryFile(dir=os.path.dirname(self._path))
-            except OSError as error:
-                if error.errno not in (errno.EACCES, errno.EROFS, errno.ENOENT):
-                    raise
-                return tempfile.TemporaryFile()
+        return make_temporary_file(os.path.dirname(self._path))
 
     def _metadata(self, key: str, stored: Any) -> Metadata:
-        metadata = _parse(stored)
+        metadata = parse(stored)
         if metadata is None:
             self._damaged(key)
         return metadata
 
     def _head(self, key: str) -> Head | None:
-        with Use(self) as handle:
-            row = self._row(
-                handle, f"metadata, created, modified, length(CAST(data AS BLOB)), {NUMBER}", key
-            )
-            if row is None:
-                return None
-            metadata, created, modified, size, number = row
-            if number is not None:
+        row = self._fetch(self._head_sql, key)
+        if row is None:
+            return None
+        metadata, created, modified, size, number = row
+        if number is not None:
+            with Use(self) as handle:
                 size = handle.blobs.size(number)
-        return Head(_parse(metadata), _as_stamp(created), _as_stamp(modified), size or 0)
+        return Head(parse(metadata), as_stamp(created), as_stamp(modified), size or 0)
 
     def _holds(self, key: str) -> bool:
-        with Use(self) as handle:
-            return self._row(handle, "1", key) is not None
-
-    def _walk(
-        self,
-        columns: str,
-        prefix: str = "",
-        start_after: str | None = None,
-        limit: int | None = None,
-    ) -> Iterator[Any]:
-        """Return rows by key, page by page, so that the store may be changed meanwhile."""
-        # Other programs may have put NULL or a blob there: those stand before and behind all text.
-        # One bound on each side: SQLite would search by the first and filter by the others.
-        lower, low = (">=", _as_bytes(prefix)) if prefix else (">", b"")
-        end = prefix_end(prefix)
-        upper, high = ("CAST(? AS TEXT)", [_as_bytes(end)]) if end is not None else ("x''", [])
-        if start_after is not None and _as_bytes(start_after) >= low:
-            lower, low = ">", _as_bytes(start_after)
-        while limit is None or limit > 0:
-            # A text in UTF-16 may not come back as it was, and would be no bound for a second page.
-            count = sys.maxsize if not self._utf8 else _PAGE if limit is None else min(limit, _PAGE)
-            with Use(self) as handle:
-                rows = handle.rows(
-                    f"SELECT {columns} FROM {self._sql_table} WHERE key {lower} CAST(? AS TEXT) AND key < {upper} "
-                    f"ORDER BY key LIMIT {count}",
-                    (low, *high),
-                )
-            yield from rows
-            if len(rows) < count:
-                return
-            lower, low = ">", _as_bytes(rows[-1][0])
-            if limit is not None:
-                limit -= count
+        return self._fetch(self._holds_sql, key) is not None
 
     def _scan(self, criteria: Metadata) -> Iterator[tuple[str, Metadata]]:
-        for key, stored in self._walk("key, metadata"):
-            metadata = _parse(stored)
-            # A damaged row matches nothing and hides nothing.
-            if metadata is not None and (not criteria or matches(metadata, criteria)):
-                name = key if type(key) is str else _as_key(key)
-                if name is not None:
-                    yield name, metadata
+        return self._queries.scan(criteria)
 
     def _list(self, prefix: str = "") -> Iterable[str]:
         return self._keys(prefix if self._utf8 else "", None, None)
@@ -525,40 +535,119 @@ class SqliteStore(BaseStore):
         return self._keys(prefix, start_after, limit)
 
     def _keys(self, prefix: str, start_after: str | None, limit: int | None) -> Iterator[str]:
-        for (key,) in self._walk("key", prefix, start_after, limit):
-            name = key if type(key) is str else _as_key(key)
+        for (key,) in self._queries.walk("key", prefix, start_after, limit):
+            name = key if type(key) is str else as_key(key)
             if name is not None:
                 yield name
 
     # Writing
 
-    def _stage(self, chunks: Iterator[bytes], size: int | None) -> Any:
-        held: list[bytes] = []
-        total = 0
-        for chunk in chunks:
-            held.append(chunk)
-            total += len(chunk)
-            if total > CHUNK:
-                break
-        else:
-            return b"".join(held)
-        file = self.temporary_file()
+    def _write(
+        self,
+        key: str,
+        stream: Readable,
+        metadata: Metadata | None,
+        size: int | None,
+        buffer_size: int,
+        condition: Condition | None,
+    ) -> None:
+        if condition is not None or not self._is_plain() or progress_wanted(self.event_manager):
+            super()._write(key, stream, metadata, size, buffer_size, condition)
+            return
+        state = self._state
+        # What the stream does meanwhile is its own doing.
+        observer, state.observer = state.observer, None
         try:
-            for chunk in held:
-                _write(file, chunk)
-            held.clear()
-            for chunk in chunks:
-                _write(file, chunk)
-            with os_errors():
-                file.flush()
-        except BaseException:
-            _close_quietly(file)
-            raise
-        return file
+            staged = self._stage_silently(stream, buffer_size)
+            changes = None
+            if type(staged) is bytes and metadata is not None:
+                changes = self._put(key, staged, metadata, observer)
+            if changes is None:
+                try:
+                    changes = self._perform(
+                        lambda: self._modify(key, staged, metadata, False, None, observer)
+                    )
+                except StoreError:
+                    error = getattr(staged, "error", None)
+                    if error is not None:
+                        raise error from None
+                    raise
+                finally:
+                    self._discard(staged)
+        finally:
+            state.observer = observer
+        for change in changes:
+            self._tell(change)
+
+    def _is_plain(self) -> bool:
+        # What somebody has put in place of ours may be any step of the long way.
+        return type(self) is SqliteStore and "_commit" not in self.__dict__
+
+    def _stage_silently(self, stream: Readable, buffer_size: int) -> Any:
+        if is_tame(stream):
+            return stage_tame(stream, buffer_size)
+        return self._stage(buffers_of(stream, buffer_size, None), None)
+
+    def _put(
+        self, key: str, data: bytes, metadata: Metadata, observer: Observer | None
+    ) -> list[Change] | None:
+        """Set a key the short way; return what is to be told now, or None if it takes the long one."""
+        text = encode(metadata)
+        now = round(self._clock() * 1e6) / 1e6
+        replace = (self._replace_sql, (text, now, data, key), StoreUpdateEvent)
+        insert = (self._insert_sql, (text, now, now, data, key), StoreSetEvent)
+        unit = self._state.unit
+        for sql, values, kind in (insert, replace) if self._mostly_new else (replace, insert):
+            if self._execute(sql, values, unit):
+                self._mostly_new = kind is StoreSetEvent
+                change = Change(kind, key, metadata, observer)
+                if unit is None:
+                    return [change]
+                unit.changes.append(change)
+                return []
+        return None
+
+    def multiset(
+        self,
+        keys: Iterable[str],
+        values: Iterable[Value | tuple[Readable, Metadata]],
+        buffer_size: int = BUFFER_SIZE,
+    ) -> None:
+        plain = type(keys) in (list, tuple) and type(values) in (list, tuple)
+        if plain and self._is_plain() and not progress_wanted(self.event_manager):
+            check_buffer_size(buffer_size)
+            with self.transaction("multiset"):
+                set_many(self, keys, values, buffer_size)
+        else:
+            super().multiset(keys, values, buffer_size)
+
+    def _execute(self, sql: str, values: tuple[Any, ...], unit: Unit | None) -> int:
+        """Execute a statement by itself, or in the unit of work; return how many rows it has changed."""
+        handle = self._handle()
+        handle.users += 1
+        try:
+            if unit is not None:
+                handle.dirtied += _PER_CHANGE
+                return self._in_transaction(handle).execute(sql, values).rowcount
+            if not self._mutex.acquire(timeout=BUSY):
+                raise StoreError(f"{self!r} is locked by another thread")
+            # For a fork in another thread.
+            self._writer = get_ident(), handle
+            return handle.connection.execute(sql, values).rowcount
+        except sqlite3.Error as error:
+            raise failure(error, self._path) from error
+        finally:
+            handle.users -= 1
+            if unit is None:
+                self._writer = None
+                self._end()
+
+    def _stage(self, chunks: Iterator[bytes], size: int | None) -> Any:
+        return stage(chunks, self.temporary_file)
 
     def _discard(self, staged: Any) -> None:
         if not isinstance(staged, bytes):
-            _close_quietly(staged)
+            close_quietly(staged)
 
     def _begin(self) -> None:
         if not self._mutex.acquire(timeout=BUSY):
@@ -567,6 +656,23 @@ class SqliteStore(BaseStore):
             handle.dirtied = 0
             self._writer = get_ident(), handle
             handle.connection.execute("BEGIN IMMEDIATE")
+
+    def _begin_at_once(self, handle: Handle) -> bool:
+        """Keep other writers out if there are none now; return whether it is done."""
+        if not self._mutex.acquire(blocking=False):
+            return False
+        connection = handle.connection
+        connection.execute("PRAGMA busy_timeout=0")
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            self._end()
+            return False
+        finally:
+            connection.execute(f"PRAGMA busy_timeout={int(BUSY * 1000)}")
+        handle.dirtied = SPILL + 1
+        self._writer = get_ident(), handle
+        return True
 
     def _end(self) -> None:
         try:
@@ -615,15 +721,16 @@ class SqliteStore(BaseStore):
 
     def _save(self, key: str, staged: Any, head: Head) -> None:
         assert head.metadata is not None
+        text = encode(head.metadata)
         values: dict[str, Any] = {
-            "metadata": dumps(head.metadata),
+            "metadata": text,
             "created": head.created,
             "modified": head.modified,
         }
         with Use(self) as handle:
             self._in_transaction(handle)
-            old = self._row(handle, NUMBER, key)
-            handle.dirtied += _PER_CHANGE + len(values["metadata"])
+            handle.dirtied += _PER_CHANGE + _PER_NAME * len(head.metadata) + len(text)
+            old = handle.row(self._number_sql, key)
             if staged is not None or old is None:
                 if old is not None and old[0] is not None:
                     self._remove_blob(handle, old[0])
@@ -637,19 +744,18 @@ class SqliteStore(BaseStore):
                 marks = ", ".join("?" * (len(values) + 1))
                 sql = f"INSERT INTO {self._sql_table} ({names}, key) VALUES ({marks})"
             else:
-                sql = f"UPDATE {self._sql_table} SET {', '.join(f'{name} = ?' for name in values)} WHERE key = ?"
+                sets = ", ".join(f"{name} = ?" for name in values)
+                sql = f"UPDATE {self._sql_table} SET {sets} WHERE key = ?"
             handle.connection.execute(sql, (*values.values(), key))
 
-    def _save_blob(self, handle: Handle, file: BinaryIO) -> int:
+    def _save_blob(self, handle: Handle, file: Any) -> int:
         connection = handle.connection
         connection.execute(
             f"CREATE TABLE IF NOT EXISTS {self._sql_chunks} (id integer primary key, bytes blob)"
         )
         number = new_number()
-        handle.dirtied += file.seek(0, os.SEEK_END)
-        file.seek(0)
         connection.executemany(
-            f"INSERT INTO {self._sql_chunks} VALUES (?, ?)", chunk_rows(number, file)
+            f"INSERT INTO {self._sql_chunks} VALUES (?, ?)", chunk_rows(number, file, handle)
         )
         return number
 
@@ -657,18 +763,33 @@ class SqliteStore(BaseStore):
         handle.dirtied += handle.blobs.size(number) or 0
         handle.blobs.delete(number)
 
+    def delete(
+        self, key: str, *, if_match: str | None = None, if_none_match: str | None = None
+    ) -> None:
+        state = self._state
+        if (
+            if_match is None
+            and if_none_match is None
+            and state.unit is None
+            and state.observer is None
+            and self._connected
+            and self._is_plain()
+            and not has_listeners(self.event_manager, StoreDeleteEvent)
+            and self._execute(self._delete_sql, (check_key(key),), None)
+        ):
+            return
+        super().delete(key, if_match=if_match, if_none_match=if_none_match)
+
     def _remove(self, key: str) -> None:
         with Use(self) as handle:
-            self._in_transaction(handle)
+            connection = self._in_transaction(handle)
             handle.dirtied += _PER_CHANGE
-            old = self._row(handle, NUMBER, key)
+            if connection.execute(self._delete_sql, (key,)).rowcount:
+                return
+            old = handle.row(self._number_sql, key)
             if old is not None and old[0] is not None:
                 self._remove_blob(handle, old[0])
-            handle.connection.execute(f"DELETE FROM {self._sql_table} WHERE key = ?", (key,))
-
-
-def _source_value(source: Source, head: Head) -> SourceValue:
-    return SourceValue(source, head.metadata or {}, head.created, head.modified, head.etag)
+            connection.execute(f"DELETE FROM {self._sql_table} WHERE key = ?", (key,))
 
 
 def _check_table(table: str) -> str:
@@ -688,61 +809,6 @@ def _check_index_columns(columns: Iterable[str] | None) -> tuple[str, ...]:
         if not isinstance(name, str):
             raise TypeError(f"names in index_columns are str, not {type(name).__name__}: {name!r}")
     return names
-
-
-def _parse(stored: Any) -> Metadata | None:
-    """Read what stands in the metadata column, None if it is damaged."""
-    try:
-        if isinstance(stored, str):
-            if not stored.startswith("\x80"):
-                return loads(stored)
-            stored = stored.encode("latin-1")
-        if isinstance(stored, bytes):
-            if stored.lstrip().startswith(b"{"):
-                return loads(stored)
-            from ._pickles import load_plain
-
-            return normalise(load_plain(stored))
-    except (TypeError, ValueError):
-        pass
-    return None
-
-
-def _as_bytes(key: str | bytes) -> bytes:
-    # In this form surrogates stand where their code points do; no key has any.
-    return key if isinstance(key, bytes) else key.encode("utf-8", "surrogatepass")
-
-
-def _as_key(key: Any) -> str | None:
-    try:
-        return str(key, "utf-8")
-    except UnicodeDecodeError:
-        return None
-
-
-def _as_data(data: Any) -> bytes:
-    # Other programs may have put text there, or nothing.
-    if isinstance(data, bytes):
-        return data
-    return b"" if data is None else str(data).encode()
-
-
-def _as_stamp(stamp: Any) -> float:
-    # The difference of an infinity or NaN is none: math.isfinite() without loading the module.
-    return float(stamp) if isinstance(stamp, int | float) and stamp - stamp == 0 else 0.0
-
-
-def _write(file: Any, chunk: bytes) -> None:
-    with os_errors():
-        file.write(chunk)
-
-
-def _close_quietly(file: Any) -> None:
-    # On a full disk closing fails once more for what is still buffered.
-    try:
-        file.close()
-    except OSError:
-        pass
 
 
 def _remove_folder(rmtree: Any, folder: str, process: int) -> None:

@@ -10,7 +10,7 @@ from .value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any, BinaryIO
 
 __all__ = ["StringValue"]
@@ -26,6 +26,8 @@ class StringValue(Value):
     created, modified : float, optional
         Seconds since the Unix epoch.
     """
+
+    size: int
 
     def __init__(
         self,
@@ -45,8 +47,12 @@ class StringValue(Value):
         cls, data: bytes, metadata: Mapping[str, Any], created: float | None, modified: float | None
     ) -> StringValue:
         """Make a value of metadata that need be neither checked nor copied."""
-        value = cls(data, None, created, modified)
+        value = cls.__new__(cls)
+        value._data = data
         value._metadata = metadata
+        value.size = len(data)
+        value.created = created
+        value.modified = modified
         return value
 
     @property
@@ -63,6 +69,14 @@ class StringValue(Value):
     def metadata(self) -> dict[str, Any]:
         return copy_of(self._metadata)
 
+    def _iterdata(
+        self, buffer_size: int, progress: Callable[..., object] | None
+    ) -> Iterator[bytes]:
+        # The data of a subclass may be others.
+        if type(self) is StringValue and progress is None and self.size <= buffer_size:
+            return iter((self._data,) if self._data else ())
+        return super()._iterdata(buffer_size, progress)
+
     def range(self, start: int | None = None, end: int | None = None) -> BinaryIO:
-        begin, stop = slice_bounds(start, end, self.size or 0)
+        begin, stop = slice_bounds(start, end, self.size)
         return io.BytesIO(self._data[begin:stop])

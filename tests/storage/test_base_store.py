@@ -588,15 +588,7 @@ def test_pickled_stores_arrive_disconnected(store, twin_of):
     assert not store.exists("b")
 
 
-def test_only_the_hooks_of_reading_are_needed_to_be_made():
-    store = BaseStore(event_manager=EventManager())
-    store.connect()
-    for use in (
-        lambda: store.get("a"),
-        lambda: store.exists("a"),
-        lambda: list(store.query()),
-        lambda: store.from_bytes("a", b""),
-        lambda: store.delete("a"),
-    ):
-        with pytest.raises(NotImplementedError):
-            use()
+def test_a_store_that_lacks_hooks_says_which():
+    for name in ("_read", "_head", "_scan", "_stage", "_save", "_remove", "_begin", "_rollback"):
+        with pytest.raises(TypeError, match=rf"abstract .*\b{name}\b"):
+            BaseStore(event_manager=EventManager())

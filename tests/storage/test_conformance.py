@@ -17,6 +17,7 @@ from encore.storage.dict_memory_store import DictMemoryStore
 from encore.storage.directory_store import DirectoryStore
 from encore.storage.errors import StoreError
 from encore.storage.filesystem_store import FileSystemStore, init_shared_store
+from encore.storage.locking_filesystem_store import LockingFileSystemStore
 from encore.storage.sqlite_store import SqliteStore
 from encore.storage.wrapper_store import WrapperStore
 from encore.testing.conformance import Crash, ReadOnlyStoreConformance, StoreConformance
@@ -45,11 +46,22 @@ class Folder:
         return mock.patch.object(store, name, side_effect=StoreError("the commit failed"))
 
 
+class FullDict(dict):
+    """A dict that takes nothing more."""
+
+    def refuse(self, *args):
+        raise StoreError("the commit failed")
+
+    __setitem__ = update = pop = refuse
+
+
 class DictKit(StoreConformance):
     def make_store(self, event_manager):
         return DictMemoryStore(event_manager=event_manager)
 
-    failing_commit = staticmethod(Folder.failing_commit)
+    @staticmethod
+    def failing_commit(store):
+        return mock.patch.object(store, "_store", FullDict(store._store))
 
 
 class SqliteKit(Folder, StoreConformance):
@@ -122,6 +134,18 @@ class FileSystemKit(Folder, StoreConformance):
         return True
 
 
+class LockingFileSystemKit(FileSystemKit):
+    own_names = (
+        *FileSystemKit.own_names,
+        "__log__.txt",
+        "__log__.txt.1",
+        ".FStmp/lock-shared.lock",
+    )
+
+    def new_handle(self, path, event_manager=None):
+        return LockingFileSystemStore(path, durability=self.durability, event_manager=event_manager)
+
+
 class Wrapped:
     """The kit of a store on a wrapper over it."""
 
@@ -175,9 +199,27 @@ class TestFileSystemStore(FileSystemKit, unittest.TestCase):
     pass
 
 
+class TestFileSystemStoreWithIndex(FileSystemKit, unittest.TestCase):
+    kills = 3
+
+    def new_handle(self, path, event_manager=None):
+        return FileSystemStore(
+            path, durability=self.durability, index=True, event_manager=event_manager
+        )
+
+
 class TestFileSystemStoreAgainstPowerLoss(FileSystemKit, unittest.TestCase):
     durability = "power"
     kills = 3
+
+
+class TestLockingFileSystemStore(LockingFileSystemKit, unittest.TestCase):
+    kills = 3
+
+
+@pytest.mark.slow
+class TestLockingFileSystemStoreAgainstPowerLoss(LockingFileSystemKit, unittest.TestCase):
+    durability = "power"
 
 
 class TestWrapperOverDictMemoryStore(Wrapped, DictKit, unittest.TestCase):
@@ -220,7 +262,7 @@ class TestWrapperOverDirectoryStore(DirectoryKit, unittest.TestCase):
 class TestManyKills:
     """Two hundred kills a store."""
 
-    @pytest.mark.parametrize("kit", [SqliteKit, FileSystemKit])
+    @pytest.mark.parametrize("kit", [SqliteKit, FileSystemKit, LockingFileSystemKit])
     @pytest.mark.parametrize("durability", ["process", "power"])
     def test_kill_tears_nothing_and_loses_nothing(self, kit, durability):
         attributes = {"kills": 200, "durability": durability}

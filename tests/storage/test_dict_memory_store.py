@@ -7,16 +7,21 @@ import io
 import os
 import pickle
 import signal
+import sys
 import threading
+import tracemalloc
 import warnings
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 
 from encore.events.api import EventManager, get_event_manager
+from encore.storage import dict_memory_store
+from encore.storage._metadata import matches
 from encore.storage.dict_memory_store import DictMemoryStore
 from encore.storage.errors import PreconditionError, StoreError
-from encore.storage.events import StoreModificationEvent
+from encore.storage.events import StoreModificationEvent, StoreProgressEvent
 from encore.storage.string_value import StringValue
 
 
@@ -245,6 +250,67 @@ def test_a_fork_while_another_thread_writes_leaves_no_lock(planted):
     assert planted.exists("uncommitted")
 
 
+def in_the_middle_of_a_commit(store, action):
+    """Call a function while another key is being taken out by the commit of a transaction."""
+
+    class Store(dict):
+        def __delitem__(self, key):
+            assert self[key] is not None
+            results.append(action())
+            super().__delitem__(key)
+
+    results = []
+    store.from_bytes("gone", b"1")
+    # copy() returns a dict.
+    store._store = Store(store._store)
+    with store.transaction():
+        store.delete("gone")
+        store.from_bytes("new", b"2")
+    store._store = dict(store._store)
+    (result,) = results
+    return result
+
+
+def seen(store):
+    return {
+        "keys": sorted(store.query_keys()),
+        "query": sorted(key for key, _ in store.query()),
+        "pages": list(store.keys()),
+        "glob": sorted(store.glob("*")),
+        "exists": store.exists("gone"),
+        "found": list(store.query_keys(a=1)),
+    }
+
+
+def test_what_is_being_removed_is_not_seen(planted):
+    def read():
+        """In another thread, which is not inside of the transaction."""
+        results = []
+        thread = threading.Thread(target=lambda: results.append(seen(planted)))
+        thread.start()
+        thread.join(60)
+        return results[0]
+
+    inside = in_the_middle_of_a_commit(planted, read)
+    assert inside == seen(planted)
+    assert inside["keys"] == ["k", "new"]
+
+
+def test_what_is_being_removed_is_not_pickled(planted):
+    twin = in_the_middle_of_a_commit(planted, lambda: pickle.loads(pickle.dumps(planted)))
+    assert seen(twin) == seen(planted)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_what_is_being_removed_is_not_there_in_a_child(planted):
+    def child():
+        assert seen(planted)["keys"] == ["k", "new"]
+        planted.from_bytes("gone", b"anew")
+        assert planted.get("gone").created > 0
+
+    assert in_the_middle_of_a_commit(planted, lambda: in_child(child))
+
+
 # Threads
 
 
@@ -327,3 +393,439 @@ def test_a_writer_does_not_wait_for_ever(store, monkeypatch):
     thread.join(60)
     store.from_bytes("k", b"x")
     assert store.to_bytes("k") == b"x"
+
+
+# Queries
+
+PLANTED = [
+    {},
+    {"n": 1},
+    {"n": 1.0},
+    {"n": True},
+    {"n": False},
+    {"n": 0},
+    {"n": None},
+    {"n": "1"},
+    {"n": [1]},
+    {"n": (1,)},
+    {"n": [True]},
+    {"n": {"a": 1}},
+    {"n": OrderedDict(a=1.0)},
+    {"n": 1, "m": "x"},
+    {"n": "1", "m": "x"},
+    {"m": "x"},
+    {"m": None, "n": 2**80},
+]
+
+
+@pytest.mark.parametrize(
+    "criteria",
+    [
+        {"n": value}
+        for value in (1, 1.0, True, False, 0, 0.0, None, "1", [1], [True], {"a": 1}, 2**80, "")
+    ]
+    + [
+        {"n": 1, "m": "x"},
+        {"m": "x", "n": 1},
+        {"n": [1], "m": "x"},
+        {"n": None, "m": None},
+        {"m": None, "n": 2**80},
+        {"o": 1},
+        {},
+    ],
+    ids=repr,
+)
+def test_queries_find_what_matches(store, criteria):
+    for number, metadata in enumerate(PLANTED):
+        store._store[f"k{number}"] = (b"", metadata, 1.0, 1.0)
+    expected = [f"k{n}" for n, metadata in enumerate(PLANTED) if matches(metadata, criteria)]
+    assert [key for key, _ in store.query(**criteria)] == expected
+    assert list(store.query_keys(**criteria)) == expected
+    with store.transaction():
+        store.set_metadata("k", {"n": 1, "m": "x"})
+        mine = ["k"] if matches({"n": 1, "m": "x"}, criteria) else []
+        assert [key for key, _ in store.query(**criteria)] == expected + mine
+
+
+class Trigger(str):
+    """Text that does something when it is compared for the first time."""
+
+    action = None
+
+    def __eq__(self, other):
+        action, self.action = self.action, None
+        if action is not None:
+            action()
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def plant_trigger(store, action):
+    trigger = Trigger("t")
+    for key, text in (("a", "old"), ("b", trigger), ("c", "old"), ("d", "old")):
+        store._store[key] = (b"", {"n": text}, 1.0, 1.0)
+    trigger.action = action
+
+
+def test_a_query_sees_nothing_of_a_commit_in_its_middle_or_all(store):
+    def commit():
+        with store.transaction():
+            for key in ("a", "c"):
+                store.set_metadata(key, {"n": "new"})
+
+    plant_trigger(store, commit)
+    assert list(store.query_keys(n="old")) == ["d"]
+    assert list(store.query_keys(n="new")) == ["a", "c"]
+
+
+def test_keys_may_come_and_go_in_the_middle_of_a_query(store):
+    def change():
+        for number in range(100):
+            store.from_bytes(f"new{number}", b"")
+        store.delete("c")
+
+    plant_trigger(store, change)
+    assert list(store.query_keys(n="old")) == ["a", "d"]
+
+
+# The short way
+
+
+def stamps(store, key="k"):
+    value = store.get(key)
+    return value.created, value.modified
+
+
+def test_what_has_little_to_do_goes_the_short_way(store, monkeypatch):
+    def refuse(self):
+        raise AssertionError("that was the long way")
+
+    monkeypatch.setattr(DictMemoryStore, "_begin", refuse)
+    store.connect()
+    events = []
+    store.event_manager.connect(StoreModificationEvent, lambda e: events.append((e.action, e.key)))
+    store.set("k", (io.BytesIO(b"1"), {"n": 1}))
+    store.set("k", StringValue(b"2", {"n": 2}))
+    store.set_data("k", io.BytesIO(b"3"))
+    store.from_bytes("l", b"4")
+    assert (store.to_bytes("k"), store.get_metadata("k")) == (b"3", {"n": 2})
+    store.delete("k")
+    assert not store.exists("k")
+    assert events == [("set", "k"), ("update", "k"), ("update", "k"), ("set", "l"), ("delete", "k")]
+    for long in (
+        lambda: store.set("k", (io.BytesIO(), {}), if_none_match="*"),
+        lambda: store.delete("l", if_match="etag"),
+        lambda: store.set_metadata("l", {}),
+        lambda: store.transaction().__enter__(),
+    ):
+        with pytest.raises(AssertionError, match="long way"):
+            long()
+
+
+def test_progress_is_told_of_small_data_too(store):
+    events = []
+    with store.event_manager.connect(StoreProgressEvent, events.append):
+        store.from_bytes("k", b"abc")
+    assert [getattr(event, "step", None) for event in events] == [None, 3, None]
+    store.from_bytes("k", b"abc")
+    assert len(events) == 3
+
+
+def test_both_ways_make_the_same_record(store):
+    class Long(DictMemoryStore):
+        pass
+
+    long = Long(event_manager=EventManager())
+    assert store._direct
+    assert not long._direct
+    for each in (store, long):
+        times = iter([100.0000004, 100.0, 99.0, 200.123456789, 300.0])
+        each._clock = lambda times=times: next(times)
+        each.set("k", (io.BytesIO(b"1"), {"n": (1,)}))
+        each.set_data("k", io.BytesIO(b"22"))
+        each.from_bytes("k", b"333")
+        each.set("k", (io.BytesIO(b""), {}))
+        each.set_data("l", io.BytesIO(b"4"))
+    assert store._store == long._store
+    assert stamps(store) == (100.0, 200.123457)
+
+
+def test_a_subclass_may_change_every_step():
+    class Upper(DictMemoryStore):
+        def _make(self, key, old, staged, head):
+            return super()._make(key, old, staged.upper(), head)
+
+    store = Upper(event_manager=EventManager())
+    store.set("k", (io.BytesIO(b"data"), {}))
+    assert store.to_bytes("k") == b"DATA"
+
+
+def test_a_change_that_was_overtaken_is_made_anew(store):
+    """The clock is asked between the look at the old record and its replacement."""
+    overtaken = []
+
+    def clock():
+        if not overtaken:
+            overtaken.append(True)
+            store.from_bytes("k", b"inner")
+            overtaken.append(stamps(store)[1])
+        return 100.0
+
+    store._clock = clock
+    store.set("k", (io.BytesIO(b"outer"), {}))
+    assert store.to_bytes("k") == b"outer"
+    assert overtaken[1] == 100.0
+    assert stamps(store) == (100.0, 100.000001)
+
+
+def test_a_transaction_that_begins_in_between_goes_first(store, monkeypatch):
+    monkeypatch.setattr(dict_memory_store, "LOCK_TIMEOUT", 0.01)
+    began, done = threading.Event(), threading.Event()
+
+    def hold():
+        with store.transaction():
+            began.set()
+            assert done.wait(60)
+            store.from_bytes("k", b"first")
+
+    thread = threading.Thread(target=hold)
+
+    def clock():
+        if not began.is_set():
+            thread.start()
+            assert began.wait(60)
+        return 100.0
+
+    store._clock = clock
+    with pytest.raises(StoreError, match="locked by another thread"):
+        store.set("k", (io.BytesIO(b"second"), {}))
+    done.set()
+    thread.join(60)
+    assert store.to_bytes("k") == b"first"
+
+
+def test_no_change_of_many_threads_is_lost(store):
+    store._clock = lambda: 100.0
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+
+        def work(number):
+            for _ in range(100):
+                store.set("k", (io.BytesIO(b"%d" % number), {"n": number}))
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(interval)
+    # Each has moved it by one microsecond.
+    assert stamps(store) == (100.0, pytest.approx(100.000399, abs=1e-7))
+    assert store.to_bytes("k") == b"%d" % store.get_metadata("k")["n"]
+
+
+def test_a_transaction_keeps_the_short_way_out(store):
+    store.from_bytes("k", b"0")
+    began, waiting, read = threading.Event(), threading.Event(), threading.Event()
+
+    def write():
+        assert began.wait(60)
+        waiting.set()
+        store.set("k", (io.BytesIO(b"2"), {}))
+        read.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    with store.transaction():
+        began.set()
+        assert waiting.wait(60)
+        assert store.to_bytes("k") == b"0"
+        store.from_bytes("k", b"1")
+        assert not read.is_set()
+        assert store.to_bytes("k") == b"1"
+    thread.join(60)
+    assert store.to_bytes("k") == b"2"
+    assert store._direct
+
+
+SOURCE = Path(dict_memory_store.__file__).read_text("utf-8").splitlines()
+
+
+class Moment:
+    """Does something before the n-th line of the store's own code."""
+
+    def __init__(self, number, action):
+        self.countdown = number
+        self.action = action
+
+    def trace(self, frame, kind, argument):
+        if frame.f_code.co_filename != dict_memory_store.__file__ or self.countdown < 1:
+            return None
+        if kind == "line":
+            self.countdown -= 1
+            if self.countdown == 0:
+                self.action(frame)
+        return self.trace
+
+    def run(self, function):
+        """Return whether there is such a line."""
+        before = sys.gettrace()
+        sys.settrace(self.trace)
+        try:
+            function()
+        finally:
+            sys.settrace(before)
+        return self.countdown < 1
+
+
+def writes(store):
+    return {
+        "set": lambda: store.set("k", (io.BytesIO(b"outer"), {"n": 1})),
+        "set_data": lambda: store.set_data("k", io.BytesIO(b"outer")),
+        "new": lambda: store.from_bytes("new", b"outer"),
+        "delete": lambda: store.delete("k"),
+    }
+
+
+def in_transaction(store):
+    with store.transaction():
+        store.from_bytes("k", b"inner")
+        store.from_bytes("other", b"inner")
+
+
+@pytest.mark.parametrize("write", ["set", "set_data", "new", "delete"])
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda store: store.from_bytes("other", b"inner"),
+        lambda store: store.from_bytes("k", b"inner"),
+        in_transaction,
+        lambda store: store.exists("k") and store.delete("k"),
+        lambda store: list(store.query(n=1)),
+    ],
+    ids=["other key", "same key", "transaction", "delete", "query"],
+)
+def test_what_runs_in_the_middle_of_a_change_uses_the_store(write, action, monkeypatch):
+    """A signal handler, or a finalizer."""
+    monkeypatch.setattr(dict_memory_store, "LOCK_TIMEOUT", 0.01)
+    for number in range(1, 100):
+        store = DictMemoryStore(event_manager=EventManager())
+        store.set("k", (io.BytesIO(b"old"), {"n": 0}))
+        before = stamps(store)
+        events = []
+        store.event_manager.connect(StoreModificationEvent, lambda e: events.append(e.key))  # noqa: B023
+        try:
+            inside = Moment(number, lambda frame: action(store)).run(writes(store)[write])  # noqa: B023
+        except KeyError:
+            assert write == "delete"  # it was deleted before
+            inside = True
+        if not inside:
+            break
+        assert store._direct
+        if store.exists("k"):
+            assert stamps(store)[1] > before[1] or write == "new"
+        assert "k" in events or "new" in events
+        store.from_bytes("k", b"after")
+        with store.transaction():
+            assert store.to_bytes("k") == b"after"
+    assert 3 < number < 99
+
+
+@pytest.mark.parametrize("write", ["set", "set_data", "new", "delete"])
+def test_an_interrupt_in_the_middle_of_a_change_leaves_no_lock(write, monkeypatch):
+    monkeypatch.setattr(dict_memory_store, "LOCK_TIMEOUT", 0.01)
+    releasing = {"finally:", "try:", "moment.release()", "except RuntimeError:", "pass"}
+    interrupts = 0
+
+    def interrupt(frame):
+        # What comes in while a lock is being released cannot be helped, in a with statement neither.
+        if SOURCE[frame.f_lineno - 1].strip() not in releasing:
+            raise KeyboardInterrupt
+
+    for number in range(1, 100):
+        store = DictMemoryStore(event_manager=EventManager())
+        store.set("k", (io.BytesIO(b"old"), {"n": 0}))
+        try:
+            inside = Moment(number, interrupt).run(writes(store)[write])
+        except KeyboardInterrupt:
+            interrupts += 1
+        else:
+            if not inside:
+                break
+        pairs = {(data, metadata.get("n")) for data, metadata, _, _ in store._store.values()}
+        assert pairs <= {(b"old", 0), (b"outer", 0), (b"outer", 1), (b"outer", None)}
+        thread = threading.Thread(target=store.from_bytes, args=("other", b"x"), daemon=True)
+        thread.start()
+        thread.join(10)
+        assert store.exists("other")
+        with store.transaction():
+            store.from_bytes("k", b"after")
+    assert interrupts > 3
+
+
+def test_data_in_memory_are_not_copied(store, tmp_path):
+    data = os.urandom(1 << 20)
+    store.set("k", (io.BytesIO(data), {}))
+    assert store._store["k"][0] is data
+    store.from_bytes("l", data)
+    assert store.to_bytes("l") is data
+
+
+@pytest.mark.parametrize("buffering", [0, 1 << 16])
+def test_a_large_file_is_held_once(store, tmp_path, buffering):
+    size = 1 << 24
+    path = tmp_path / "large"
+    path.write_bytes(bytes(size))
+    with path.open("rb", buffering) as file:
+        tracemalloc.start()
+        try:
+            store.from_file("k", file, 1 << 16)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert not file.closed
+    assert store.get("k").size == size
+    assert peak < 1.3 * size
+
+
+def test_files_of_all_kinds(store, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    store.from_file("path", path)
+    with path.open("rb") as file:
+        file.read(3)
+        store.from_file("from its position", file)
+        store.from_file("at its end", file)
+        assert file.tell() == 10
+    with pytest.raises(ValueError, match="closed"):
+        store.from_file("closed", file)
+    reader, writer = os.pipe()
+    os.write(writer, b"piped")
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        store.from_file("pipe", pipe)
+
+    class Slow(io.FileIO):
+        def readall(self):
+            raise AssertionError("more was asked for than the size of a buffer")
+
+    with io.BufferedReader(Slow(path)) as file:
+        store.set("raw", (file, {}), 3)
+    contents = {key: store.to_bytes(key) for key in store.query_keys()}
+    assert contents == {
+        "path": b"0123456789",
+        "from its position": b"3456789",
+        "at its end": b"",
+        "pipe": b"piped",
+        "raw": b"0123456789",
+    }
+
+
+def test_a_value_of_the_store_is_copied_whole(planted):
+    planted.set("copy", planted.get("k"))
+    planted._store["k"][1]["b"].append(3)
+    planted._store["k"][1]["c"] = 1
+    assert planted.get_metadata("copy") == {"a": 1, "b": [1, 2]}

@@ -8,12 +8,15 @@ import pytest
 
 from encore.events.api import (
     BaseEvent,
+    EventManager,
     ProgressEndEvent,
     ProgressEvent,
     ProgressStartEvent,
     ProgressStepEvent,
 )
 from encore.storage import events
+from encore.storage._changes import has_listeners
+from encore.storage._progress import progress_wanted, unheard
 from encore.storage.events import (
     StoreDeleteEvent,
     StoreEvent,
@@ -85,3 +88,82 @@ def test_an_event_takes_a_source_and_any_attribute(kind):
     assert weakref.ref(event)() is event
     assert kind.__name__ in repr(event)
     assert kind().source is None
+
+
+# Whether anybody would notice
+
+ONE_KEY = [
+    StoreSetEvent,
+    StoreUpdateEvent,
+    StoreDeleteEvent,
+    StoreProgressStartEvent,
+    StoreProgressStepEvent,
+    StoreProgressEndEvent,
+]
+
+
+def listener(event):
+    pass
+
+
+@pytest.fixture
+def manager():
+    """A manager that has been asked before."""
+    manager = EventManager()
+    unheard(manager)
+    assert unheard(manager)
+    return manager
+
+
+@pytest.mark.parametrize("filter", [None, {"key": "k"}, {"key": lambda key: True}], ids=str)
+@pytest.mark.parametrize("kind", sorted({*ONE_KEY, *ALL, BaseEvent, ProgressEvent}, key=str))
+def test_what_anybody_listens_for_is_not_unheard(manager, kind, filter):
+    concerned = any(issubclass(each, kind) for each in ONE_KEY)
+    with manager.connect(kind, listener, filter):
+        assert unheard(manager) is not concerned
+        assert has_listeners(manager, *ONE_KEY) is concerned
+    assert unheard(manager)
+    assert not has_listeners(manager, *ONE_KEY)
+
+
+@pytest.mark.parametrize("kind", [*ONE_KEY, StoreKeyEvent])
+def test_nothing_is_said_while_some_are_disabled(manager, kind):
+    # One of the others may be heard.
+    manager.connect(StoreModificationEvent, listener)
+    manager.connect(StoreProgressEvent, listener)
+    manager.disable(kind)
+    assert not unheard(manager)
+    assert progress_wanted(manager) is (kind is not StoreKeyEvent)
+    manager.enable(kind)
+    assert not unheard(manager)
+    manager.disconnect(StoreModificationEvent, listener)
+    manager.disconnect(StoreProgressEvent, listener)
+    assert unheard(manager)
+
+
+def test_a_manager_that_is_watched_is_not_unheard(manager, monkeypatch):
+    manager.set_trace(lambda *args: None)
+    assert not unheard(manager)
+    manager.set_trace(None)
+    assert unheard(manager)
+    with monkeypatch.context() as patch:
+        patch.setattr(EventManager, "emit", lambda self, event: None)
+        assert not unheard(manager)
+    assert unheard(manager)
+    manager.emit = lambda event: None
+    assert not unheard(manager)
+
+
+def test_of_a_manager_of_another_kind_nothing_is_said():
+    class Own(EventManager):
+        def emit(self, event, block=True):
+            pass
+
+    class Foreign:
+        pass
+
+    for manager in (Own(), Foreign()):
+        for _ in range(2):
+            assert not unheard(manager)
+        assert progress_wanted(manager)
+        assert has_listeners(manager, StoreSetEvent)

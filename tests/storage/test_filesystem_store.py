@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fnmatch
 import io
 import json
 import os
@@ -135,7 +136,7 @@ def test_files_of_the_store_itself_start_with_fs(root, store):
         put(store, "c")
     rest = set(os.listdir(root)) - set(own_files(root))
     assert rest == {".FSStore", ".FStmp"}
-    assert set(os.listdir(f"{root}/.FStmp")) == {"lock", f"{store._pairs._session}.alive"}
+    assert set(os.listdir(f"{root}/.FStmp")) == {"lock", f"{store._pairs.session.name}.alive"}
 
 
 OLD_KEYS = [
@@ -216,6 +217,29 @@ def test_names_prove_nothing_where_case_is_folded(root):
     store.disconnect()
 
 
+def test_patterns_find_names_of_all_kinds(root, store):
+    mine = ["key/1", "key1", "KEY1", "k" * 300, "key.x", "other"]
+    old = ["Key1", "key é", "%%key"]
+    for key in mine:
+        put(store, key)
+    for key in old:
+        plant(root, key)
+    for pattern in ("*", "key*", "k*", "K*", "key1", "%*", "Key?", "key[.1]*", "nothing*", ""):
+        found = [key for key in mine + old if fnmatch.fnmatchcase(key, pattern)]
+        assert sorted(store.glob(pattern)) == sorted(found), pattern
+        with store.transaction("t"):
+            put(store, "key2")
+            store.delete("key1")
+            put(store, "Key1")
+            inside = (set(mine + old) - {"key1"}) | {"key2"}
+            assert sorted(store.glob(pattern)) == sorted(
+                key for key in inside if fnmatch.fnmatchcase(key, pattern)
+            )
+            assert sorted(key for key, _ in store.query()) == sorted(inside)
+            store.delete("key2")
+            put(store, "key1")
+
+
 # Others at work
 
 
@@ -286,7 +310,35 @@ def test_stamps_before_the_epoch(root, store):
     assert pair(store, "a") == (b"2", {})
 
 
-DAMAGED = [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"a": 1} x', b"[" * 100_000, b"\0" * 300]
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": "\\u00e4\\/", "b": 1E2}',
+        ' \n{"a": "ä"}\t\r\n ',
+        '{"a": {"b": [1, null, true]}}',
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32-le"])
+def test_metadata_are_read_however_others_write_json(root, store, text, encoding):
+    plant(root, "a", metadata=text.encode(encoding))
+    metadata = json.loads(text)
+    assert list(store.query()) == [("a", metadata)]
+    assert store.get_metadata("a") == metadata
+
+
+DAMAGED = [
+    b'{"a": 1}\x0b',
+    b'{"a": 1}\0',
+    b"{}{}",
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b"\xff\xfe",
+    b'{"a": 1} x',
+    b"[" * 100_000,
+    b"\0" * 300,
+]
 
 
 @pytest.mark.parametrize("metadata", DAMAGED)
@@ -559,12 +611,46 @@ def test_many_large_values_do_not_use_up_the_open_files(store):
 
 def test_short_reads_of_small_values_are_made_whole(root, store):
     put(store, "a", b"0123456789")
-    real = os.pread
-    with mock.patch("os.pread", lambda fd, size, position: real(fd, min(size, 3), position)):
+    read, pread = os.read, os.pread
+    with (
+        mock.patch("os.read", lambda fd, size: read(fd, min(size, 3))),
+        mock.patch("os.pread", lambda fd, size, position: pread(fd, min(size, 3), position)),
+    ):
+        with open(f"{root}/a.metadata", "wb") as file:
+            # Not ours: it takes the other way.
+            file.write(b"{}")
         assert store.to_bytes("a") == b"0123456789"
+    put(store, "a", b"0123456789")
     # A file that others make shorter meanwhile.
-    with mock.patch("os.pread", lambda fd, size, position: b"01" if position == 0 else b""):
+    with mock.patch("os.read", lambda fd, size: read(fd, size)[: {10: 2, 8: 0}.get(size)]):
         assert store.get("a").data.read() == b"01"
+
+
+def test_ranges_of_files_that_stay_open(root, store):
+    data = bytes(range(256)) * 1000
+    put(store, "a", data)
+    value = store.get("a")
+    for start, end in [
+        (None, None),
+        (0, 10),
+        (100_000, 100_010),
+        (-10, None),
+        (5, 5),
+        (9, 3),
+        (0, 65536),
+        (0, 65537),
+        (255_990, 10**9),
+        (10**9, None),
+    ]:
+        assert value.range(start, end).read() == data[start:end]
+        assert store.get_data_range("a", start, end).read() == data[start:end]
+    with pytest.raises(TypeError):
+        value.range("1")
+    assert value.etag == store.get("a").etag
+    # Others may make the file shorter: no more than there is, and no error.
+    with open(f"{root}/a.data", "r+b") as file:
+        file.truncate(100_005)
+    assert value.range(100_000, 100_010).read() == data[100_000:100_005]
 
 
 def test_a_full_disk_keeps_the_old_value(root, store):
@@ -593,7 +679,7 @@ def test_a_full_disk_keeps_the_old_value(root, store):
             with pytest.raises(StoreOSError):
                 call()
     assert list(store.query()) == [("a", {"n": 1})]
-    assert set(os.listdir(f"{root}/.FStmp")) == {"lock", f"{store._pairs._session}.alive"}
+    assert set(os.listdir(f"{root}/.FStmp")) == {"lock", f"{store._pairs.session.name}.alive"}
     put(store, "a", b"new")
     assert pair(store, "a") == (b"new", {})
 
@@ -800,6 +886,13 @@ def test_metadata_alone_do_not_touch_the_data(root, store):
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
+def test_whole_records_for_what_builds_on_the_store(root, store):
+    put(store, "a", b"1", n=1)
+    plant(root, "Upper", b"22", {"n": 2})
+    found = {key: (pair.metadata, pair.size) for key, pair in store._load_all()}
+    assert found == {"a": ({"n": 1}, 1), "Upper": ({"n": 2}, 2)}
+
+
 def test_info(store, root):
     info = store.info()
     assert info["path"] == root
@@ -847,14 +940,14 @@ def test_an_error_of_the_callers_stream_passes_unchanged(root, store):
 def test_one_that_cannot_be_read_hides_no_other(store):
     for key in ("a", "b", "c"):
         put(store, key, n=1)
-    real = store._pairs.look
+    real = module.os.open
     for number in (errno.EACCES, errno.EPERM, errno.EIO):
         error = OSError(number, os.strerror(number))
-        with mock.patch.object(
-            store._pairs,
-            "look",
-            lambda name, error=error: throw(error) if name == "b" else real(name),
-        ):
+
+        def refuse(path, *args, error=error):
+            return throw(error) if str(path).endswith("b.metadata") else real(path, *args)
+
+        with mock.patch("os.open", refuse):
             assert sorted(dict(store.query())) == ["a", "c"]
             with pytest.raises(StoreOSError):
                 store.get_metadata("b")
@@ -866,7 +959,7 @@ def throw(error):
 
 def test_what_a_child_process_inherits_is_dropped_and_not_ended(root, store):
     put(store, "a", b"1")
-    alive = f"{root}/.FStmp/{store._pairs._session}.alive"
+    alive = f"{root}/.FStmp/{store._pairs.session.name}.alive"
     store._mutex.acquire()
     store._forked()
     assert os.path.exists(alive)

@@ -178,7 +178,7 @@ def test_a_path_is_a_path_whatever_it_looks_like(folder):
     + ["SQLITE:x", "s3:bucket/x"],
 )
 def test_other_names_are_refused_with_a_list_of_the_known(name):
-    known = "memory:, sqlite:PATH, fs:PATH, dir:PATH, module:callable"
+    known = "memory:, sqlite:PATH, fs:PATH, lockfs:PATH, dir:PATH, module:callable"
     with pytest.raises(ValueError, match=known):
         open_store(name)
 

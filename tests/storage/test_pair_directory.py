@@ -8,17 +8,23 @@ import io
 import json
 import os
 import tempfile
-from contextlib import contextmanager
+import threading
+from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 import pytest
 
-from encore.storage._pair_directory import PairDirectory, Stamps, _stamps, _trailer
+from encore.storage import _metadata_files
+from encore.storage._metadata_files import dump, parse, stamps_of, trailer
+from encore.storage._pair_directory import PairDirectory
+from encore.storage._sessions import Session
+from encore.storage._writer_lock import WriterLock
 from encore.storage.errors import StoreError, StoreOSError
 from encore.storage.filesystem_store import FileSystemStore, init_shared_store
 
 FAST = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
+MODULES = ("_pair_directory", "_pair_reader", "_posix", "_sessions", "_writer_lock")
 WRITES = frozenset({"rename", "unlink", "mkdir", "utime", "fsync", "write"})
 READS = frozenset({"open", "close", "read", "stat", "fstat", "listdir", "scandir", "access"})
 
@@ -67,7 +73,16 @@ class WatchedOS:
 
 @contextmanager
 def watched(**kwargs):
-    with mock.patch("encore.storage._pair_directory.os", WatchedOS(**kwargs)):
+    with substituted(WatchedOS(**kwargs)):
+        yield
+
+
+@contextmanager
+def substituted(fake):
+    """Let all that the store does with files go through `fake`."""
+    with ExitStack() as stack:
+        for module in MODULES:
+            stack.enter_context(mock.patch(f"encore.storage.{module}.os", fake))
         yield
 
 
@@ -325,7 +340,7 @@ def test_readers_see_old_or_new_at_any_moment(root, operation, durability):
     reader.disconnect()
 
 
-@pytest.mark.parametrize("case", ["replace", "metadata", "renew", "many", "foreign"])
+@pytest.mark.parametrize("case", ["replace", "metadata", "renew", "many", "foreign", "mixed"])
 def test_reader_overtaken_by_a_writer_at_any_moment_sees_no_mix(root, case):
     store, reader = opened(root), opened(root)
     serial = 0
@@ -342,7 +357,7 @@ def test_reader_overtaken_by_a_writer_at_any_moment_sees_no_mix(root, case):
             with store.transaction("both"):
                 put(store, "old", b"%d" % serial, n=serial)
                 put(store, "other", b"%d" % serial, n=serial)
-        elif case == "foreign":
+        elif case == "foreign" or (case == "mixed" and serial % 2):
             plant(root, "old", b"%d" % serial, {"n": serial})
         else:
             put(store, "old", b"%d" % serial, n=serial)
@@ -399,6 +414,357 @@ def test_dead_writers_are_swept_and_live_ones_are_not(root):
     third.disconnect()
     assert os.listdir(folder) == ["lock"]
     dead.disconnect()
+
+
+@pytest.mark.parametrize("then", [set_old, set_metadata, delete, transaction, None])
+@pytest.mark.parametrize("before", ["first", "second", "metadata"])
+def test_a_writer_that_has_swept_finishes_what_another_one_leaves(root, before, then):
+    """It is not only found at the beginning: writers die while others are at work."""
+    fill(root)
+    live, dead = opened(root), opened(root)
+    live.from_bytes("other2", b"")
+    live.delete("other2")
+    put(dead, "old", b"of the dead", n=0)
+    renames = 0
+
+    def crash(name, args):
+        nonlocal renames
+        renames += 1
+        if before != "second" or renames == 2:
+            raise Crash
+
+    def die():
+        if before == "metadata":
+            dead.set_metadata("old", {"n": 5})
+        else:
+            put(dead, "old", b"last words", n=5)
+
+    with watched(before=crash, calls={"rename"}), pytest.raises(Crash):
+        die()
+    done = before == "second"
+    dead._directory.forget()
+    found = state(live)
+    assert found["old"] == ((b"last words", {"n": 5}) if done else (b"of the dead", {"n": 0}))
+    created = live.get("old").created
+    if then is not None:
+        then(live)
+        new = expected(then)[1]
+        data, metadata = new.get("old", (None, None))
+        if then is set_metadata:
+            data = found["old"][0]
+        if data is None:
+            assert not live.exists("old")
+        else:
+            value = live.get("old")
+            assert (value.data.read(), value.metadata, value.created) == (data, metadata, created)
+        if done:
+            assert "p-old" not in os.listdir(f"{root}/.FStmp")
+    after = state(live)
+    live.disconnect()
+    check_recovery(root, after, after)
+
+
+@pytest.mark.parametrize("then", [set_new, set_old, set_metadata, delete, long_key])
+def test_a_writer_that_has_swept_carries_out_the_journal_another_one_leaves(root, then):
+    fill(root)
+    live, dead = opened(root), opened(root)
+    live.from_bytes("other2", b"")
+    live.delete("other2")
+
+    def crash(name, args):
+        if str(args[1]).endswith("old.data"):
+            raise Crash
+
+    with watched(before=crash, calls={"rename"}), pytest.raises(Crash):
+        transaction(dead)
+    dead._directory.forget()
+    committed = state(live)
+    assert committed == expected(transaction)[1]
+    assert os.path.exists(f"{root}/.FSjournal")
+    then(live)
+    assert not os.path.exists(f"{root}/.FSjournal")
+    after = state(live)
+    assert after["planted"] == committed["planted"]
+    assert "other" not in after
+    assert (after == committed) is (then is set_new)
+    live.disconnect()
+    check_recovery(root, after, after)
+
+
+class Recorder(FileSystemStore):
+    """Notes what is about to be committed, and what was."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.calls = []
+        self.raises = None
+
+    def _before_commit(self, changes):
+        self._note("before", changes)
+
+    def _after_commit(self, changes):
+        self._note("after", changes)
+
+    def _note(self, when, changes):
+        assert self._pairs is self._locked
+        other = PairDirectory(self.path, False)
+        try:
+            # Nobody else gets the lock meanwhile.
+            with pytest.raises(StoreError, match="locked"):
+                other.lock(0.0)
+        finally:
+            other.close()
+        self.calls.append((when, changes, sorted(self._load_keys())))
+        if self.raises == when:
+            raise OSError(errno.EIO, "no")
+
+
+def test_a_subclass_is_told_under_the_lock_what_changes(root):
+    plant(root, "planted", b"", {})
+    store = Recorder(root, durability="process")
+    store.connect()
+
+    def told():
+        (before, changes, old), (after, same, new) = store.calls
+        store.calls.clear()
+        assert (before, after) == ("before", "after")
+        assert changes == same
+        return changes, old, new
+
+    put(store, "Upper/new", b"1")
+    assert told() == ([("Upper/new", "set")], ["planted"], ["Upper/new", "planted"])
+    put(store, "Upper/new", b"2")
+    assert told()[0] == [("Upper/new", "update")]
+    store.set_metadata("planted", {"n": 1})
+    assert told()[0] == [("planted", "update")]
+    store.set_metadata("new", {"n": 1})
+    assert told()[0] == [("new", "set")]
+    store.delete("planted")
+    assert told() == (
+        [("planted", "delete")],
+        ["Upper/new", "new", "planted"],
+        ["Upper/new", "new"],
+    )
+    with store.transaction("t"):
+        store.delete("new")
+        put(store, "new", b"again")
+        put(store, "brief", b"")
+        store.delete("brief")
+        put(store, "other", b"")
+        store.set_metadata("other", {})
+        store.delete("Upper/new")
+        assert store.calls == []
+    # What they come to, as seen from outside.
+    assert told() == (
+        [("new", "update"), ("other", "set"), ("Upper/new", "delete")],
+        ["Upper/new", "new"],
+        ["new", "other"],
+    )
+    with store.transaction("nothing"):
+        put(store, "brief", b"")
+        store.delete("brief")
+    with pytest.raises(KeyError):
+        store.delete("brief")
+    assert store.calls == []
+    store.disconnect()
+    assert os.listdir(f"{root}/.FStmp") == ["lock"]
+
+
+@pytest.mark.parametrize("change", [set_new, set_old, set_metadata, delete, transaction, long_key])
+def test_what_a_subclass_raises_before_a_commit_prevents_it(root, change):
+    fill(root)
+    store = Recorder(root, durability="process")
+    store.connect()
+    old = state(store)
+    store.raises = "before"
+    with pytest.raises(StoreOSError, match="no"):
+        change(store)
+    assert state(store) == old
+    store.raises = "after"
+    with pytest.raises(StoreOSError, match="no"):
+        change(store)
+    found = state(store)
+    assert found == expected(change)[1]
+    store.disconnect()
+    check_recovery(root, found, found)
+
+
+class OtherLock(WriterLock):
+    """A lock of another kind: a file that is there or not."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.held = False
+
+    def acquire(self, deadline):
+        try:
+            os.close(os.open(self.path + "2", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            raise StoreError("locked by another kind") from None
+        self.held = True
+
+    def release(self):
+        if self.held:
+            os.unlink(self.path + "2")
+            self.held = False
+
+    def close(self):
+        self.release()
+
+    def forget(self):
+        self.held = False
+
+
+class OtherSession(Session):
+    """A session that lives until it says otherwise."""
+
+    def _announce(self, path):
+        with open(path, "x") as file:
+            file.write("alive")
+        return True
+
+    def _withdraw(self, path):
+        os.unlink(path)
+
+    def _drop(self):
+        pass
+
+    def _is_over(self, path):
+        # Nobody doubts that he lives himself.
+        assert not path.endswith(f"/{self.name}.alive")
+        with open(path) as file:
+            over = file.read() == "dead"
+        if over:
+            os.unlink(path)
+        return over
+
+
+class OtherStore(FileSystemStore):
+    def _make_directory(self):
+        folder = f"{self.path}/.FStmp"
+        return PairDirectory(self.path, False, OtherLock(f"{folder}/lock"), OtherSession(folder))
+
+
+def test_a_subclass_has_its_own_lock_and_its_own_sessions(root):
+    one, other = OtherStore(root), OtherStore(root)
+    one.connect()
+    other.connect()
+    put(one, "a", b"1")
+    with one.transaction("held"), pytest.raises(StoreError, match="another kind"):
+        put(other, "a", b"2")
+    staged = one._directory.stage([b"not yet"])
+    put(other, "a", b"3")
+    # The one lives, says its session, though it holds no flock.
+    assert os.path.exists(staged.path)
+    with open(f"{root}/.FStmp/{one._directory.session.name}.alive", "w") as file:
+        file.write("dead")
+    third = OtherStore(root)
+    third.connect()
+    put(third, "a", b"4")
+    assert not os.path.exists(staged.path)
+    assert state(third) == {"a": (b"4", {})}
+    one._directory.forget()
+    for store in (one, other, third):
+        store.disconnect()
+    assert os.listdir(f"{root}/.FStmp") == []
+
+
+def test_a_finalizer_that_writes_while_a_session_starts_does_no_harm(root):
+    store = opened(root)
+    real = store._directory.session._announce
+
+    def announce(path):
+        store._directory.session._announce = real
+        put(store, "nested", b"1")
+        return real(path)
+
+    store._directory.session._announce = announce
+    done = threading.Event()
+
+    def write():
+        put(store, "a", b"2")
+        done.set()
+
+    threading.Thread(target=write, daemon=True).start()
+    assert done.wait(60)
+    assert state(store) == {"a": (b"2", {}), "nested": (b"1", {})}
+    store.disconnect()
+
+
+COUNTS = {
+    "set_new": 13,
+    "set_old": 16,
+    "set_metadata": 11,
+    "delete": 10,
+    "get": 8,
+    "get_metadata": 5,
+    "exists": 3,
+}
+
+
+@pytest.mark.parametrize("what", COUNTS)
+def test_system_calls_are_as_few_as_the_module_says(root, what):
+    fill(root)
+    store = opened(root)
+    with store.transaction("warm"):
+        put(store, "warm", b"")
+        store.delete("warm")
+    put(store, "warm", b"")
+    calls = []
+
+    def count(name, args=()):
+        calls.append(name)
+
+    operation = globals().get(what) or (lambda store: getattr(store, what)("old"))
+    with (
+        watched(before=count, calls=WRITES | READS),
+        mock.patch("fcntl.flock", side_effect=lambda fd, how: count("flock")),
+    ):
+        operation(store)
+    assert len(calls) == COUNTS[what], calls
+    store.disconnect()
+
+
+@pytest.mark.parametrize("read", ["get", "get_metadata"])
+def test_metadata_that_are_being_written_by_another_program_are_read_again(root, read):
+    plant(root, "planted", b"1", {"n": 1})
+    text = b'{"n": 2}'
+    path = f"{root}/planted.metadata"
+    with open(path, "wb") as file:
+        file.write(text[:4])
+    store = opened(root)
+
+    def go_on(name, args):
+        with open(path, "wb") as file:
+            file.write(text)
+
+    with watched(after=go_on, calls={"read"}):
+        found = getattr(store, read)("planted")
+    assert (found.metadata if read == "get" else found) == {"n": 2}
+    store.disconnect()
+
+
+@pytest.mark.parametrize(("what", "count"), [("get", 15), ("get_metadata", 12)])
+def test_system_calls_for_planted_pairs(root, what, count):
+    plant(root, "planted", b"1", {"n": 1})
+    store = opened(root)
+    calls = []
+    with watched(before=lambda name, args: calls.append(name), calls=WRITES | READS):
+        getattr(store, what)("planted")
+    assert len(calls) == count, calls
+    store.disconnect()
+
+
+def test_a_query_opens_one_file_a_key(root):
+    store = opened(root)
+    for n in range(20):
+        put(store, f"k{n}", b"", n=n)
+    calls = []
+    with watched(before=lambda name, args: calls.append(name), calls=WRITES | READS):
+        assert list(store.query(n=3)) == [("k3", {"n": 3})]
+    assert calls.count("open") == calls.count("read") == calls.count("close") == 20
+    assert len(calls) - 60 <= 6
+    store.disconnect()
 
 
 def test_a_dropped_store_leaves_no_open_files(root):
@@ -466,7 +832,7 @@ def test_stamps_differ_also_where_times_are_coarse(root):
     fake = WatchedOS(calls=frozenset())
     fake.utime = coarse
     store = opened(root)
-    with mock.patch("encore.storage._pair_directory.os", fake):
+    with substituted(fake):
         stamps = set()
         for n in range(4):
             put(store, "a", b"%d" % n, n=n)
@@ -477,6 +843,37 @@ def test_stamps_differ_also_where_times_are_coarse(root):
             stamps.add(os.stat(f"{root}/a.data").st_mtime_ns)
             assert state(store)["a"] == (b"%d" % n, {"n": -n})
     assert len(stamps) == 8
+    store.disconnect()
+
+
+def test_a_clock_that_goes_back_stamps_no_data_earlier(root):
+    store = opened(root, "power")
+    calls = []
+    with (
+        mock.patch("time.time_ns", side_effect=range(10**18 + 9000, 0, -1000)),
+        watched(before=lambda name, args: calls.append(name), calls=WRITES),
+    ):
+        put(store, "a", b"1", n=1)
+        first = os.stat(f"{root}/a.data").st_mtime_ns
+        calls.clear()
+        put(store, "a", b"2", n=2)
+    assert os.stat(f"{root}/a.data").st_mtime_ns > first
+    # The second stamp is on the disk before the data have their name.
+    last = len(calls) - calls[::-1].index("utime")
+    assert calls.count("utime") == 2
+    assert "fsync" in calls[last : calls.index("rename")]
+    assert calls[last] == "fsync"
+    assert state(store) == {"a": (b"2", {"n": 2})}
+    store.disconnect()
+
+
+def test_data_in_the_future_are_replaced_by_later_ones(root):
+    plant(root, "planted", b"1", {"n": 1})
+    os.utime(f"{root}/planted.data", (4e9, 4e9))
+    store = opened(root)
+    put(store, "planted", b"2", n=2)
+    assert os.stat(f"{root}/planted.data").st_mtime_ns > 4 * 10**9 * 10**9
+    assert state(store) == {"planted": (b"2", {"n": 2})}
     store.disconnect()
 
 
@@ -517,13 +914,28 @@ def transaction_of_two(store):
 
 
 def test_trailer_is_white_space_that_says_the_stamps():
-    stamps = Stamps(1, 2**63 - 1, 1_700_000_000_123_456_789)
-    trailer = _trailer(stamps)
-    assert trailer.isspace()
-    assert json.loads(b"{}" + trailer) == {}
-    assert _stamps(b"{}" + trailer) == stamps
-    for damaged in (b"", b"{}", b"{}\n", b"{}" + trailer[:-1], b"{}" + trailer + b"\n", b"x" * 300):
-        assert _stamps(damaged) is None
+    stamps = 1, 2**63 - 1, 1_700_000_000_123_456_789
+    text = trailer(stamps)
+    assert text.isspace()
+    assert json.loads(b"{}" + text) == {}
+    assert stamps_of(b"{}" + text) == stamps
+    damaged = (b"", b"{}", b"{}\n", b"{}" + text[:-1], b"{}" + text + b"\n", b"x" * 300)
+    for each in (*damaged, b"{}" + text[:50] + b"\n" + text[51:], b"{}\n" + b"_" * 192):
+        assert stamps_of(each) is None
+
+
+def test_metadata_files_are_the_same_without_the_encoder_in_c():
+    metadata = {"a": [1, 2.5, None, {"\xe4": '\n"\U0001f600'}], "": 10**30, "t": True}
+    stamps = 1, 2, 3
+    with_c = dump(metadata, stamps)
+    try:
+        with mock.patch("json.encoder.c_make_encoder", None):
+            _metadata_files._load()
+        assert dump(metadata, stamps) == with_c
+        assert parse(with_c) == json.loads(with_c) == metadata
+    finally:
+        _metadata_files._load()
+    assert dump(metadata, stamps) == with_c
 
 
 def test_readers_give_up_on_what_never_holds_still(root):

@@ -21,6 +21,7 @@ from encore.storage._streams import (
     ForeignErrors,
     as_bytes,
     buffer_iterator,
+    buffers_of,
     check_bounds,
     check_buffer_size,
     check_readable,
@@ -212,6 +213,40 @@ def test_a_stream_is_read_from_where_it_stands_and_left_open():
     stream.seek(4)
     assert list(buffer_iterator(stream, 100)) == [b"456789"]
     assert not stream.closed
+
+
+@pytest.mark.parametrize("buffer_size", [1, len(DATA) - 1, len(DATA), len(DATA) + 1])
+@pytest.mark.parametrize("position", [0, 1, len(DATA) - 1, len(DATA), len(DATA) + 5])
+def test_buffers_of_a_stream_in_memory(buffer_size, position):
+    for progress in (None, lambda step: None):
+        stream = io.BytesIO(DATA)
+        stream.seek(position)
+        buffers = list(buffers_of(stream, buffer_size, progress))
+        assert b"".join(buffers) == DATA[position:]
+        assert all(0 < len(buffer) <= buffer_size for buffer in buffers)
+        assert stream.tell() == max(position, len(DATA))
+        assert not stream.closed
+
+
+def test_little_data_in_memory_are_not_copied():
+    data = bytes(1000)
+    (buffer,) = buffers_of(io.BytesIO(data), BUFFER_SIZE, None)
+    assert buffer is data
+
+
+def test_what_is_derived_from_a_stream_in_memory_reads_in_its_own_way():
+    class Slow(io.BytesIO):
+        def read(self, size=-1):
+            return super().read(min(size, 2))
+
+    assert list(buffers_of(Slow(b"abcde"), 10, None)) == [b"ab", b"cd", b"e"]
+
+
+def test_buffers_of_a_stream_that_is_closed():
+    stream = io.BytesIO(b"abc")
+    stream.close()
+    with pytest.raises(ValueError, match="closed"):
+        list(buffers_of(stream, 10, None))
 
 
 def test_bytes_like_buffers_become_bytes_of_their_own():

@@ -193,6 +193,23 @@ def test_iterdata(value):
             value.iterdata(wrong)
 
 
+def test_buffers_without_progress(value):
+    for buffer_size in (1, 767, 768, 769):
+        buffers = list(value.iterdata(buffer_size))
+        assert b"".join(buffers) == DATA
+        assert max(map(len, buffers)) <= buffer_size
+    assert list(StringValue(b"").iterdata()) == []
+
+
+def test_a_value_in_memory_with_other_data():
+    class Upper(StringValue):
+        @property
+        def data(self):
+            return io.BytesIO(self._data.upper())
+
+    assert list(Upper(b"data").iterdata()) == [b"DATA"]
+
+
 def test_metadata_are_a_copy(value):
     metadata = value.metadata
     metadata["a"].append(2)

@@ -44,7 +44,7 @@ class StoreCase(_Case):
 
     def make_store(self, event_manager: EventManager) -> Any:
         """Return a new, empty store, connected or not, whose events go to `event_manager`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define make_store(event_manager)")
 
     def make_handle(self, store: Any) -> Any:
         """Return another handle on the data of `store`, connected or not; None if there can be

@@ -47,7 +47,9 @@ class ReadOnlyStoreConformance(Listing, Opening, Ranges, Readers):
     def make_filled_store(self, contents: Contents, event_manager: Any) -> Any:
         """Return a new store, connected or not, that holds `contents`, with its events to
         `event_manager`."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} must define make_filled_store(contents, event_manager)"
+        )
 
     def prepare(self) -> None:
         self.fill({})

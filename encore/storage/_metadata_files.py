@@ -1,0 +1,87 @@
+"""What is in a metadata file: a JSON object, and a trailer of white space that holds three stamps.
+
+JSON permits white space at the end, so every program can read the file. Bits are blanks (0) and
+tabs (1), after one line feed: 64 each for the time at which the pair was created, that at which it
+was last modified, both in microseconds since the Unix epoch, and the mtime of the data that the
+metadata belong to, in nanoseconds.
+"""
+
+from __future__ import annotations
+
+from ._metadata import dumps, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    #: created, modified: microseconds; mtime of the data: nanoseconds.
+    Stamps = tuple[int, int, int]
+
+_TRAILER = 64 * 3
+_MASK = (1 << 64) - 1
+_TO_BLANKS = bytes.maketrans(b"01", b" \t")
+# All other bytes become one that is in no number.
+_FROM_BLANKS = bytes({32: 48, 9: 49}.get(byte, 120) for byte in range(256))
+_LINE_FEED = 10
+
+_encode: Callable[[dict[str, Any]], str]
+_decode: Callable[[str], tuple[Any, int]] | None = None
+
+
+def _load() -> None:
+    """Make an encoder and a decoder: json.dumps() makes one at each call, json.loads() guesses."""
+    global _encode, _decode  # noqa: PLW0603
+    from json import JSONDecoder, encoder
+
+    make = getattr(encoder, "c_make_encoder", None)
+    if make is None:
+        _encode = dumps
+    else:
+        encode = make(None, None, encoder.encode_basestring_ascii, None, ":", ",", *[False] * 3)
+        _encode = lambda metadata: "".join(encode(metadata, 0))  # noqa: E731
+    # Last: it says that all is there.
+    _decode = JSONDecoder().raw_decode
+
+
+def dump(metadata: dict[str, Any], stamps: Stamps) -> bytes:
+    """Return the content of a metadata file."""
+    if _decode is None:
+        _load()
+    return _encode(metadata).encode() + trailer(stamps)
+
+
+def trailer(stamps: Stamps) -> bytes:
+    """Write stamps as white space."""
+    created, modified, data = stamps
+    bits = (created & _MASK) << 128 | (modified & _MASK) << 64 | data & _MASK
+    return b"\n" + f"{bits:0192b}".encode().translate(_TO_BLANKS)
+
+
+def stamps_of(text: bytes) -> Stamps | None:
+    """Return the stamps in a metadata file, None if it was not written by us."""
+    if len(text) <= _TRAILER or text[-_TRAILER - 1] != _LINE_FEED:
+        return None
+    try:
+        bits = int(text[-_TRAILER:].translate(_FROM_BLANKS), 2)
+    except ValueError:
+        return None
+    return bits >> 128, bits >> 64 & _MASK, bits & _MASK
+
+
+def parse(text: bytes) -> dict[str, Any] | None:
+    """Return metadata, None if they are damaged."""
+    if _decode is None:
+        _load()
+    try:
+        # What we write is ASCII, and has nothing before the object.
+        plain = text.decode("ascii")
+        metadata, end = _decode(plain)  # type: ignore[misc]
+        if type(metadata) is dict and not plain[end:].strip(" \t\n\r"):
+            return metadata
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return loads(text)
+    except ValueError:
+        return None

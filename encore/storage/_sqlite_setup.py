@@ -1,0 +1,126 @@
+"""What connect() does with the database of an SqliteStore: its mode, its table and its index."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ._sqlite_connections import BUSY, BUSY_SETUP
+from .errors import StoreError, StoreOSError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import sqlite3
+
+    from .sqlite_store import SqliteStore
+
+_COLUMNS = "key text primary key, metadata dict, created float, modified float, data blob"
+_NEEDED = ("key", "metadata", "created", "modified", "data")
+
+
+def new_connection(store: SqliteStore) -> sqlite3.Connection:
+    """Open the database."""
+    import sqlite3
+
+    path = store._path
+    if store._immutable:
+        from urllib.parse import quote
+
+        path = f"file:{quote(path)}?immutable=1"
+    connection = sqlite3.connect(
+        path,
+        timeout=BUSY,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=store._immutable,
+    )
+    # EXTRA is FULL for a WAL; for a rollback journal it syncs the directory from which the journal
+    # has been deleted, without which a commit can be undone by a loss of power.
+    level = (
+        "OFF"
+        if store.location == ":memory:"
+        else {"power": "EXTRA", "process": "NORMAL"}[store._durability]
+    )
+    try:
+        connection.execute(f"PRAGMA synchronous={level}")
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, sqlite3.OperationalError):
+            _explain(path, error)
+        raise
+    return connection
+
+
+def is_immutable(path: str) -> bool:
+    """Whether nobody can write the database: then a WAL mode that left no WAL need not be kept up.
+
+    A folder that only this user may not write is another thing: who may, can write at any moment,
+    and would not know of a reader that takes no locks.
+    """
+    try:
+        return (
+            not os.access(os.path.dirname(path), os.W_OK)
+            and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+            and not any(os.path.exists(path + suffix) for suffix in ("-wal", "-journal"))
+        )
+    except (OSError, AttributeError):
+        # There is no such file, or on Windows no such function.
+        return False
+
+
+def _explain(path: str, error: sqlite3.OperationalError) -> None:
+    """Raise an error that helps where SQLite's would not."""
+    if (
+        "readonly" in str(error)
+        and os.path.isfile(path)
+        and not os.access(os.path.dirname(path), os.W_OK)
+    ):
+        raise StoreOSError(
+            errno.EACCES,
+            "the database is in WAL mode, which needs a directory that can be written; somebody who"
+            " may write it can change that with PRAGMA journal_mode=DELETE",
+            path,
+        ) from error
+
+
+def set_up(store: SqliteStore, connection: sqlite3.Connection) -> bool:
+    """Make the table and the index where they are not there; return whether there is a WAL."""
+    import sqlite3
+
+    connection.execute(f"PRAGMA busy_timeout={BUSY_SETUP}")
+    try:
+        mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    except sqlite3.OperationalError:
+        # A database that is being read in another mode, or cannot be written.
+        mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+    connection.execute(f"PRAGMA busy_timeout={int(BUSY * 1000)}")
+    columns = _column_names(store, connection)
+    if not columns:
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {store._sql_table} ({_COLUMNS})")
+        columns = _column_names(store, connection)
+    missing = [name for name in _NEEDED if name not in columns]
+    if missing:
+        raise StoreError(
+            f"table {store.table!r} of {store.location!r} has no column {', '.join(missing)}"
+        )
+    return bool(mode == "wal")
+
+
+def _column_names(store: SqliteStore, connection: sqlite3.Connection) -> list[str]:
+    rows = connection.execute(f"PRAGMA table_info({store._sql_table})")
+    return [row[1].lower() for row in rows]
+
+
+def install_index(store: SqliteStore, connection: sqlite3.Connection) -> bool:
+    """Make the index, or let it be as it is; return whether there is one."""
+    import sqlite3
+
+    names = None if store.index == "dynamic" else store.index_columns if store.index else ()
+    connection.execute(f"PRAGMA busy_timeout={BUSY_SETUP}")
+    try:
+        return store._index.install(connection, names)
+    except sqlite3.OperationalError:
+        # The database cannot be written, or is being read or written; so it is kept as it is.
+        return store._index.exists(connection)
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={int(BUSY * 1000)}")

@@ -1,0 +1,573 @@
+"""Locks that are files, for the processes of all computers that share a directory.
+
+How an exclusive lock works
+---------------------------
+A lock is ``<name>.lock``, whose content is that of EnCore 0.8: host, process id, user, uid, LOCK.
+
+1. The content is written to ``<name>.lock.<owner>``, a name that says which process it is.
+2. link() gives that file its second name, ``<name>.lock``, or fails because somebody has the lock.
+   It is one step on every file system that has hard links, NFS included; there its answer may be
+   lost, so it is asked whether both names are one file.
+
+The first name is the right to remove the lock. To release it, the owner renames that to
+``<name>.lock.<owner>-``, removes ``<name>.lock``, then the renamed file. Others remove a
+lock only while they hold another lock, ``<name>.lock.break.lock``, so that they are alone: having
+seen again that both names are one file, they rename the first to ``<name>.lock.<owner>~``. If that
+fails, the owner has released it meanwhile. If it succeeds, the owner can no longer release
+it, and nobody else can remove it: what is removed then is that lock, and no newer one. Who breaks a
+lock and is killed leaves a lock that can be broken itself, and a name that says what is to be done.
+
+A lock of EnCore 0.8 has only one name. It is removed in the same way, but for the renaming.
+
+A shared lock is a directory ``<name>.lock`` with a file for each holder, as in EnCore 0.8. It
+can be removed only when it is empty, in one step.
+
+Who has died
+------------
+The owner's process is looked for if it is one of this computer, and it is found to have died at
+once. An owner elsewhere gives signs of life, by the time of modification of its file, if it was
+asked to (`stale_timeout`). It is taken for dead when there was no new sign for that
+long while somebody waited; clocks of different computers are never compared.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from itertools import count
+
+from ._heartbeat import INTERVAL, heartbeat
+from ._lock_holders import (
+    BREAKING,
+    GONE,
+    RELEASING,
+    Holder,
+    holders_of,
+    inode_of,
+    remove_if_empty,
+    unlink_file,
+)
+from ._owner import Owner, host_name, this_process
+from ._posix import write_all
+from .errors import StoreError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    from ._lock_holders import Key
+
+    _Self = TypeVar("_Self", bound="_Lock")
+
+__all__ = ["FileLock", "LockError", "SharedFileLock"]
+
+# Signs of life may come late; and their giver may not have been told the same time.
+_SILENCE = 4 * INTERVAL
+
+_serials = count()
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+
+
+class LockError(StoreError):
+    """A lock was to be released that is not held, or could not be acquired by ``with`` in time."""
+
+
+class _Lock:
+    """What both kinds of locks have in common."""
+
+    _clock: Callable[[], float] = staticmethod(time.monotonic)
+    _sleep: Callable[[float], None] = staticmethod(time.sleep)
+
+    def __init__(
+        self,
+        name: str | os.PathLike[str],
+        dir: str | os.PathLike[str] | None = None,
+        poll_interval: float = 0.01,
+        timeout: float = 0,
+        force_timeout: float = 0,
+        uid: object = None,
+        *,
+        stale_timeout: float | None = None,
+    ) -> None:
+        self.name = os.fsdecode(name)
+        if not os.path.basename(self.name):
+            raise ValueError(f"the name of a lock ends with the name of a file, not {self.name!r}")
+        #: It exists while the lock is held.
+        self.full_path = os.path.join(os.fsdecode(dir or ""), self.name) + ".lock"
+        self.poll_interval = poll_interval
+        self.timeout = timeout
+        self.force_timeout = force_timeout
+        self.uid = uid
+        self.stale_timeout = stale_timeout
+        # The current directory may be another one by the time it is used.
+        self._path = os.path.abspath(self.full_path)
+        #: The files by which this object holds the lock, and the process that does.
+        self._held: list[tuple[int, str]] = []
+        #: Of those elsewhere: the last sign of life, and when it was seen first.
+        self._signs: dict[Key, tuple[int, float]] = {}
+        self._breaker: FileLock | None = None
+        self._user: str | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.full_path!r})"
+
+    def __getstate__(self) -> dict[str, object]:
+        # Another process does not hold it.
+        return {**self.__dict__, "_held": [], "_signs": {}, "_breaker": None, "_user": None}
+
+    def __enter__(self: _Self) -> _Self:
+        taken: list[str] = []
+        try:
+            if not self._acquire(self._patience, taken):
+                raise LockError(f"{self!r} is held by somebody else")
+            return self
+        except BaseException:
+            self._undo(taken)
+            raise
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        self.release()
+
+    def acquire(self) -> bool:
+        """Wait until the lock is free, and take it.
+
+        Returns
+        -------
+        bool
+            Whether it was acquired: False after `timeout` seconds.
+
+        Raises
+        ------
+        OSError
+            If lock files cannot be written there.
+        """
+        return self._acquire(self._patience, [])
+
+    def wait(self) -> bool:
+        """Wait until the lock is free, without taking it.
+
+        Returns
+        -------
+        bool
+            False after `timeout` seconds.
+        """
+        return self._wait(lambda: not self._holders(), self._patience, False)
+
+    def locked(self) -> bool:
+        """Whether anybody holds the lock who keeps this one from being acquired."""
+        return not all(self._has_died(holder) for holder in self._holders())
+
+    def acquired(self) -> bool:
+        """Whether this object holds the lock, in this process."""
+        return any(self._is_intact(path) for path in self._mine())
+
+    def release(self) -> None:
+        """Release the lock.
+
+        Raises
+        ------
+        LockError
+            If this object does not hold it, or somebody has broken it.
+        """
+        mine = self._mine()
+        if not mine:
+            raise LockError(f"{self!r} is not held by this object")
+        if not self._let_go(mine[-1]):
+            raise LockError(f"{self!r} was broken by somebody else")
+
+    def force_break(self) -> bool:
+        """Remove the lock, whoever holds it, this object included.
+
+        Returns
+        -------
+        bool
+            Whether there was one.
+        """
+        found = False
+        for _ in range(1000):
+            holders = holders_of(self._path)
+            if not holders:
+                return found
+            found = True
+            broken = [self._break(holder, True) for holder in holders]
+            if not any(broken):
+                # Its owner is about to release it, or somebody else breaks it.
+                self._sleep(self.poll_interval / 16)
+        raise LockError(f"{self!r} cannot be broken")
+
+    # Waiting
+
+    @property
+    def _patience(self) -> float | None:
+        return self.timeout if self.timeout > 0 else None
+
+    def _acquire(self, patience: float | None, taken: list[str]) -> bool:
+        """Acquire; `taken` gets the name of each file that is made, in case of an interrupt."""
+        try:
+            return self._wait(lambda: self._take(taken), patience, True)
+        except BaseException:
+            self._undo(taken)
+            raise
+
+    def _wait(self, attempt: Callable[[], bool], patience: float | None, force: bool) -> bool:
+        begun = self._clock()
+        pause = self.poll_interval / 16
+        seen: dict[Key, float] = {}
+        while not attempt():
+            now = self._clock()
+            holders = self._holders()
+            seen = {holder.key: seen.get(holder.key, now) for holder in holders}
+            self._signs = {key: sign for key, sign in self._signs.items() if key in seen}
+            mine = self._mine()
+            broken = False
+            for holder in holders:
+                late = 0 < self.force_timeout <= now - seen[holder.key]
+                forced = force and late and holder.path not in mine
+                if forced or self._has_died(holder) or self._is_silent(holder, now):
+                    broken |= self._break(holder, forced)
+            if broken:
+                continue
+            left = float("inf") if patience is None else begun + patience - now
+            if left <= 0:
+                return False
+            # Short at first: most locks are held for a moment.
+            self._sleep(min(pause, left))
+            pause = min(2 * pause, self.poll_interval)
+        return True
+
+    def _has_died(self, holder: Holder) -> bool:
+        """Whether it is known that a holder has died, or has lost the lock."""
+        if holder.state == BREAKING:
+            return True
+        return holder.owner is not None and bool(holder.owner.has_died())
+
+    def _is_silent(self, holder: Holder, now: float) -> bool:
+        """Whether a holder elsewhere has given no sign of life for too long."""
+        if self.stale_timeout is None:
+            return False
+        if holder.owner is not None and holder.owner.has_died() is not None:
+            return False
+        sign, since = self._signs.get(holder.key, (None, now))
+        if sign != holder.sign:
+            since = now
+        self._signs[holder.key] = (holder.sign, since)
+        return now - since >= max(self.stale_timeout, _SILENCE)
+
+    # Holders
+
+    def _holders(self) -> list[Holder]:
+        """Return those that keep this lock from being acquired."""
+        raise NotImplementedError
+
+    # Breaking
+
+    def _break(self, holder: Holder, forced: bool) -> bool:
+        """Remove the lock of a holder; return whether that was done."""
+        breaker = self._breaker
+        if breaker is None:
+            breaker = self._breaker = FileLock(
+                f"{self._path}.break", None, self.poll_interval, stale_timeout=self.stale_timeout
+            )
+            breaker._clock, breaker._sleep = self._clock, self._sleep
+        taken: list[str] = []
+        try:
+            if holder.shared:
+                return self._remove_member(str(holder.path))
+            if not breaker._acquire(0.0, taken):
+                return False
+            try:
+                return self._break_alone(holder, forced)
+            finally:
+                breaker._undo(taken)
+        except PermissionError:
+            # It is for others to break.
+            return False
+
+    def _break_alone(self, holder: Holder, forced: bool) -> bool:
+        again = holders_of(self._path)
+        if [other.key for other in again] != [holder.key]:
+            return False
+        if not forced and again[0].sign != holder.sign:
+            # It was about to be taken for dead, and has given a sign of life.
+            return False
+        path = holder.path
+        if path is not None:
+            if holder.state == RELEASING and not self._has_died(holder):
+                # Its owner would remove the next lock.
+                return False
+            if not holder.state:
+                try:
+                    os.rename(path, path + BREAKING)
+                except FileNotFoundError:
+                    return False
+                path += BREAKING
+        unlink_file(self._path)
+        if path is not None:
+            unlink_file(path)
+        self._sweep()
+        return True
+
+    def _sweep(self) -> None:
+        """Remove what others have left that were killed while they took, broke or released the lock."""
+        folder, base = os.path.split(self._path)
+        with os.scandir(folder) as entries:
+            paths = [entry.path for entry in entries if entry.name.startswith(f"{base}.")]
+        for path in paths:
+            lock, _, own = path.rpartition(".")
+            owner = Owner.parse(own)
+            if (
+                owner is not None
+                and owner.has_died()
+                and inode_of(path) not in (None, inode_of(lock))
+            ):
+                unlink_file(path)
+
+    def _remove_member(self, path: str) -> bool:
+        # Names are never used again, so it is that one and no newer.
+        removed = unlink_file(path)
+        remove_if_empty(self._path)
+        return removed
+
+    # What this object holds
+
+    def _take(self, taken: list[str]) -> bool:
+        """Take the lock if it is free."""
+        raise NotImplementedError
+
+    def _is_intact(self, path: str) -> bool:
+        """Whether the lock that is held by a file was not broken."""
+        raise NotImplementedError
+
+    def _give_up(self, path: str) -> bool:
+        """Remove the lock that is held by a file; return whether it was there."""
+        raise NotImplementedError
+
+    def _mine(self) -> list[str]:
+        pid = os.getpid()
+        return [path for owner, path in list(self._held) if owner == pid]
+
+    def _keep(self, path: str) -> None:
+        self._held.append((os.getpid(), path))
+        if self.stale_timeout is not None:
+            heartbeat.add(path)
+
+    def _forget(self, path: str) -> None:
+        if self.stale_timeout is not None:
+            heartbeat.discard(path)
+        try:
+            self._held.remove((os.getpid(), path))
+        except ValueError:
+            pass
+
+    def _let_go(self, path: str) -> bool:
+        try:
+            return self._give_up(path)
+        except BaseException:
+            # Nobody else could finish what was begun when an interrupt came.
+            self._give_up(path)
+            raise
+        finally:
+            self._forget(path)
+
+    def _undo(self, paths: list[str]) -> None:
+        for path in paths:
+            self._let_go(path)
+
+    def _new_name(self) -> str:
+        # A program that replaces itself (exec) keeps its process id and counts anew. The letter says
+        # that it is no temporary file of a session.
+        return f"{this_process()}-n{os.urandom(3).hex()}{next(_serials)}"
+
+    def _content(self, name: str) -> bytes:
+        if self._user is None:
+            # It may take a question to a directory service.
+            self._user = _user()
+        uid = name if self.uid is None else self.uid
+        lines = (host_name(), os.getpid(), self._user, uid, "LOCK")
+        text = "\n".join(" ".join(str(line).splitlines()) for line in lines)
+        return text.encode(errors="surrogateescape")
+
+
+class FileLock(_Lock):
+    """An exclusive lock that is a file.
+
+    It is not re-entrant: a second acquire() waits until somebody releases it. Any thread may use
+    the object. A process that is forked off does not hold what its parent holds.
+
+    Parameters
+    ----------
+    name : str or PathLike
+        The lock is the file ``<name>.lock``, `full_path`.
+    dir : str or PathLike, optional
+        The directory that a relative name is in.
+    poll_interval : float
+        Seconds between two looks at a lock that is held, at most.
+    timeout : float
+        Seconds that acquire() and wait() wait; 0 waits for ever.
+    force_timeout : float
+        Seconds after which acquire() breaks the lock of another holder, even of one that lives; 0
+        never does.
+    uid : object, optional
+        What stands in the fourth line of the file.
+    data : bytes, optional
+        The content of the file, if it is to be another one than host, process id, user, uid, LOCK.
+    stale_timeout : float, optional
+        Seconds after which a holder on another computer is taken for dead that gave no sign of
+        life. A lock with this argument gives them while it is held.
+    """
+
+    def __init__(
+        self,
+        name: str | os.PathLike[str],
+        dir: str | os.PathLike[str] | None = None,
+        poll_interval: float = 0.01,
+        timeout: float = 0,
+        force_timeout: float = 0,
+        uid: object = None,
+        data: bytes | None = None,
+        *,
+        stale_timeout: float | None = None,
+    ) -> None:
+        super().__init__(
+            name, dir, poll_interval, timeout, force_timeout, uid, stale_timeout=stale_timeout
+        )
+        if data is not None and not isinstance(data, bytes):
+            raise TypeError(f"data is bytes, not {type(data).__name__}")
+        self.data = data
+
+    def get_data(self) -> bytes | None:
+        """Return the content of the lock file, None if there is none."""
+        try:
+            with open(self._path, "rb") as file:
+                return file.read()
+        except IsADirectoryError:
+            return None
+        except OSError as error:
+            if error.errno in GONE:
+                return None
+            raise
+
+    def _holders(self) -> list[Holder]:
+        return holders_of(self._path)
+
+    def _take(self, taken: list[str]) -> bool:
+        name = self._new_name()
+        path = f"{self._path}.{name}"
+        taken.append(path)
+        _write(path, self._content(name) if self.data is None else self.data)
+        # A directory may be left that no shared holder is in any more.
+        if self._link(path) or (remove_if_empty(self._path) and self._link(path)):
+            self._keep(path)
+            return True
+        unlink_file(path)
+        taken.remove(path)
+        return False
+
+    def _link(self, path: str) -> bool:
+        try:
+            os.link(path, self._path)
+        except OSError as error:
+            # On NFS it may have been done although the answer was lost.
+            if self._is_intact(path):
+                return True
+            if error.errno == errno.EEXIST:
+                return False
+            raise
+        return True
+
+    def _is_intact(self, path: str) -> bool:
+        inode = inode_of(path)
+        return inode is not None and inode == inode_of(self._path)
+
+    def _give_up(self, path: str) -> bool:
+        releasing = path + RELEASING
+        try:
+            os.rename(path, releasing)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            # The disk may be full, but removing takes no space. Only somebody who breaks the locks
+            # of the living could come in between.
+            releasing = path
+        # EnCore 0.8 breaks a lock by removing this name alone.
+        intact = self._is_intact(releasing)
+        if intact:
+            unlink_file(self._path)
+        unlink_file(releasing)
+        return intact
+
+
+class SharedFileLock(_Lock):
+    """A lock that any number of holders have at once, while nobody has the FileLock of that name.
+
+    It is re-entrant: it is released when release() was called as often as acquire().
+
+    Parameters
+    ----------
+    name : str or PathLike
+        The lock is the directory ``<name>.lock``, `full_path`.
+    dir : str or PathLike, optional
+        The directory that a relative name is in.
+    poll_interval : float
+        Seconds between two looks at a lock that is held, at most.
+    timeout : float
+        Seconds that acquire() and wait() wait; 0 waits for ever.
+    force_timeout : float
+        Seconds after which acquire() breaks the lock of an exclusive holder, even of one that
+        lives; 0 never does.
+    uid : object, optional
+        What stands in the fourth line of the holder's file.
+    stale_timeout : float, optional
+        Seconds after which a holder on another computer is taken for dead that gave no sign of
+        life. A lock with this argument gives them while it is held.
+    """
+
+    def _holders(self) -> list[Holder]:
+        return [holder for holder in holders_of(self._path) if not holder.shared]
+
+    def _take(self, taken: list[str]) -> bool:
+        name = self._new_name()
+        path = f"{self._path}/{name}"
+        taken.append(path)
+        # Somebody who releases the lock may remove the directory in between.
+        for _ in range(1000):
+            try:
+                os.mkdir(self._path)
+            except FileExistsError:
+                pass
+            try:
+                _write(path, self._content(name))
+            except FileNotFoundError:
+                continue
+            except NotADirectoryError:
+                break
+            self._keep(path)
+            return True
+        taken.remove(path)
+        return False
+
+    def _is_intact(self, path: str) -> bool:
+        return inode_of(path) is not None
+
+    def _give_up(self, path: str) -> bool:
+        return self._remove_member(path)
+
+
+def _user() -> str:
+    try:
+        from getpass import getuser
+
+        return getuser()
+    except (ImportError, KeyError, OSError):
+        # A user id without a name, in a container.
+        return str(os.getuid())
+
+
+def _write(path: str, content: bytes) -> None:
+    fd = os.open(path, _WRITE, 0o666)
+    try:
+        write_all(fd, content)
+    finally:
+        os.close(fd)

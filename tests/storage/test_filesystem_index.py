@@ -1,0 +1,850 @@
+"""The index of the FileSystemStore: the answers are those of a scan, whatever others do."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import os
+import pickle
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager, nullcontext
+from unittest import mock
+
+import pytest
+
+import encore.storage._directory_watch as watch_module
+import encore.storage._pair_index as module
+from encore.storage._directory_watch import DirectoryWatch
+from encore.storage.errors import StoreError
+from encore.storage.filesystem_store import FileSystemStore, init_shared_store
+from encore.storage.locking_filesystem_store import LockingFileSystemStore
+
+FAST = "/dev/shm" if os.path.isdir("/dev/shm") else None
+HAS_WATCH = sys.platform.startswith("linux")
+needs_watch = pytest.mark.skipif(not HAS_WATCH, reason="there is no inotify here")
+
+NAMES = ["a", "b", "odd name", "", "\u00e4" * 80]
+VALUES = [None, True, False, 0, 1, 1.0, 2**70, "x", "x" * 100, "", [1], [2], {"c": 1}]
+KEYS = ["a", "b.txt", "Upper", "\u00e4/\u00f6", "k" * 300, "con", "%%6x"]
+
+
+@pytest.fixture
+def root():
+    with tempfile.TemporaryDirectory(dir=FAST) as folder:
+        init_shared_store(folder)
+        yield folder
+
+
+@contextmanager
+def opened(root, index=True, **options):
+    store = FileSystemStore(root, durability="process", index=index, **options)
+    with store:
+        yield store
+
+
+@contextmanager
+def unwatched():
+    """As where the kernel tells of no changes."""
+    with mock.patch.object(watch_module.sys, "platform", "other"):
+        yield
+
+
+def put(store, key, data=b"", **metadata):
+    store.set(key, (io.BytesIO(data), metadata))
+
+
+def plant(root, name, metadata, data=b"planted", replace=True):
+    for suffix, content in (("data", data), ("metadata", json.dumps(metadata).encode())):
+        path = f"{root}/{name}.{suffix}"
+        with open(f"{root}/.planting" if replace else path, "wb") as file:
+            file.write(content)
+        if replace:
+            os.rename(f"{root}/.planting", path)
+
+
+def index_file(root):
+    return f"{root}/.FStmp/index"
+
+
+def used(store, **criteria):
+    """Query by the index; fail if all metadata are read."""
+    with mock.patch.object(store, "_keys_and_names", side_effect=AssertionError("a scan")):
+        return sorted(store.query_keys(**criteria))
+
+
+def agree(root, stores, criteria):
+    with opened(root, index=False) as plain:
+        expected = sorted(plain.query(where=criteria), key=str)
+    for store in stores:
+        assert sorted(store.query(where=criteria), key=str) == expected, criteria
+    return expected
+
+
+# Answers
+
+
+class Changes:
+    """Changes of every kind, at random."""
+
+    def __init__(self, root, random, stores):
+        self.root = root
+        self.random = random
+        self.stores = stores
+
+    def metadata(self):
+        names = self.random.sample(NAMES, self.random.randrange(4))
+        return {name: self.random.choice(VALUES) for name in names}
+
+    def step(self):
+        kinds = [each for each in dir(self) if each.startswith("do_")]
+        name = self.random.choice(kinds)
+        getattr(self, name)(self.random.choice(self.stores), self.random.choice(KEYS))
+        return name
+
+    def do_set(self, store, key):
+        store.set(key, (io.BytesIO(b"data"), self.metadata()))
+
+    def do_set_again(self, store, key):
+        self.do_set(store, key)
+
+    def do_set_metadata(self, store, key):
+        store.set_metadata(key, self.metadata())
+
+    def do_delete(self, store, key):
+        if store.exists(key):
+            store.delete(key)
+
+    def do_transaction(self, store, key):
+        with store.transaction(""):
+            for key in self.random.sample(KEYS, 3):
+                self.do_set(store, key)
+            self.do_delete(store, key)
+            agree_inside(store)
+
+    def do_rollback(self, store, key):
+        with pytest.raises(ZeroDivisionError), store.transaction(""):
+            self.do_set(store, key)
+            raise ZeroDivisionError
+
+    def do_plant(self, store, key):
+        plant(self.root, self.random.choice(["a", "b.txt", "Upper"]), self.metadata())
+
+    def do_plant_in_place(self, store, key):
+        plant(self.root, self.random.choice(["a", "Upper"]), self.metadata(), replace=False)
+
+    def do_write_metadata_in_place(self, store, key):
+        for file in sorted(os.listdir(self.root)):
+            if file.endswith(".metadata") and self.random.random() < 0.4:
+                with open(f"{self.root}/{file}", "r+b") as metadata:
+                    metadata.truncate()
+                    metadata.write(json.dumps(self.metadata()).encode())
+
+    def do_damage(self, store, key):
+        with open(f"{self.root}/{self.random.choice(['a', 'b.txt'])}.metadata", "wb") as file:
+            file.write(b'{"a": 1')
+
+    def do_remove_half(self, store, key):
+        files = [file for file in sorted(os.listdir(self.root)) if not file.startswith(".FS")]
+        if files:
+            path = f"{self.root}/{self.random.choice(files)}"
+            os.unlink(path)
+
+    def do_replace_by_a_link(self, store, key):
+        with open(f"{self.root}/elsewhere", "w") as file:
+            json.dump(self.metadata(), file)
+        if os.path.lexists(f"{self.root}/linked"):
+            # What has two names already is not renamed to the other one.
+            os.unlink(f"{self.root}/linked")
+        how = self.random.choice([os.symlink, os.link])
+        how(f"{self.root}/elsewhere", f"{self.root}/linked")
+        os.rename(f"{self.root}/linked", f"{self.root}/b.txt.metadata")
+
+    def do_write_through_another_name(self, store, key):
+        if os.path.exists(f"{self.root}/elsewhere"):
+            with open(f"{self.root}/elsewhere", "w") as file:
+                json.dump(self.metadata(), file)
+
+    def do_lose_the_index(self, store, key):
+        if os.path.exists(index_file(self.root)):
+            os.unlink(index_file(self.root))
+
+    def do_copy_the_index(self, store, key):
+        if os.path.exists(index_file(self.root)):
+            shutil.copy2(index_file(self.root), f"{self.root}/copy")
+
+    def do_put_an_old_index_back(self, store, key):
+        if os.path.exists(f"{self.root}/copy"):
+            if self.random.random() < 0.5:
+                os.rename(f"{self.root}/copy", index_file(self.root))
+            else:
+                shutil.copy2(f"{self.root}/copy", index_file(self.root))
+
+    def do_damage_the_index(self, store, key):
+        if os.path.exists(index_file(self.root)):
+            size = os.path.getsize(index_file(self.root))
+            with open(index_file(self.root), "r+b") as file:
+                file.truncate(self.random.randrange(size + 1))
+
+    def do_scribble_in_the_index(self, store, key):
+        if os.path.exists(index_file(self.root)):
+            size = os.path.getsize(index_file(self.root))
+            with open(index_file(self.root), "r+b") as file:
+                for _ in range(20):
+                    file.seek(self.random.randrange(max(1, size - 100)))
+                    file.write(self.random.randbytes(self.random.randrange(100)))
+            # Clocks may not tell it from a change that was made just before.
+            os.utime(index_file(self.root), (1, 1))
+
+    def do_lose_the_lock_of_the_index(self, store, key):
+        if os.path.exists(f"{index_file(self.root)}.lock"):
+            os.unlink(f"{index_file(self.root)}.lock")
+
+    def do_reconnect(self, store, key):
+        store.disconnect()
+        store.connect()
+
+
+def agree_inside(store):
+    for criteria in ({"a": 1}, {"b": None}):
+        expected = {key for key in store.keys() if matches(store, key, criteria)}
+        assert set(store.query_keys(**criteria)) == expected
+
+
+def matches(store, key, criteria):
+    try:
+        metadata = store.get_metadata(key)
+    except StoreError:
+        return False
+    return all(
+        name in metadata
+        and metadata[name] == value
+        and isinstance(metadata[name], bool) == isinstance(value, bool)
+        for name, value in criteria.items()
+    )
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("has_watch", [True, False])
+def test_whatever_happens_the_answers_are_those_of_a_scan(root, seed, has_watch):
+    steps = 60 if seed else 5000
+    seed = seed or random.randrange(10**9)
+    chance = random.Random(seed)
+    asks = []
+    find = module.PairIndex.find
+
+    def noted(self, criteria):
+        names = find(self, criteria)
+        asks.append(names is not None)
+        return names
+
+    with (
+        nullcontext() if has_watch else unwatched(),
+        mock.patch.object(module.PairIndex, "find", noted),
+        mock.patch.object(module, "_PAUSE", 0),
+        opened(root) as one,
+        opened(root) as two,
+        opened(root, index=False) as plain,
+    ):
+        changes = Changes(root, chance, [one, two, plain])
+        history = []
+        for _ in range(steps):
+            history.append(changes.step())
+            if chance.random() < 0.5:
+                criteria = changes.metadata() or {"a": 1}
+                asked = chance.sample([one, two], chance.randrange(3))
+                try:
+                    agree(root, asked, criteria)
+                except BaseException:
+                    print(seed, history[-20:])
+                    raise
+    # Not by reading all metadata.
+    assert sum(asks) > 0.8 * len(asks) > 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", VALUES)
+def test_every_name_and_value_is_found(root, name, value):
+    with opened(root) as store:
+        for number, other in enumerate(VALUES):
+            store.set_metadata(f"k{number}", {name: other})
+        # Equal ones: 1 and 1.0.
+        with opened(root, index=False) as plain:
+            expected = sorted(plain.query_keys(where={name: value}))
+        assert used(store, where={name: value}) == expected != []
+
+
+def test_metadata_that_no_store_writes_are_found(root):
+    with opened(root) as store:
+        for name, text in (
+            ("nan", b'{"a": NaN, "b": 1}'),
+            ("utf16", '{"b": 1}'.encode("utf-16")),
+            ("twice", b'{"b": 2, "b": 1}'),
+            ("surrogate", b'{"b": 1, "c": "\\ud800"}'),
+            ("nul", b'{"b": 1, "\\u0000": "\\u0000"}'),
+            ("big", b'{"b": 1, "c": 1e999}'),
+            ("array", b"[1]"),
+            ("nothing", b""),
+        ):
+            plant(root, name, {})
+            with open(f"{root}/{name}.metadata", "wb") as file:
+                file.write(text)
+        assert [key for key, _ in agree(root, [store], {"b": 1})] != []
+        assert set(used(store, b=1)) == {"nan", "utf16", "twice", "surrogate", "nul", "big"}
+
+
+def test_a_key_under_two_names_is_found_once_as_it_is_read(root):
+    with opened(root) as store:
+        put(store, "Notes", a=1)
+        plant(root, "Notes", {"a": 2})
+        assert used(store, a=1) == ["Notes"]
+        assert used(store, a=2) == []
+        os.unlink(f"{root}/%%4eotes.metadata")
+        assert used(store, a=2) == ["Notes"]
+
+
+def test_many_keys_are_found_and_none_twice(root):
+    with opened(root) as store:
+        for number in range(300):
+            put(store, f"k{number}", number=number % 3, all=True)
+        assert len(used(store, number=1)) == 100
+        # So many that reading all is faster.
+        assert sorted(store.query_keys(all=True)) == sorted(store.keys())
+
+
+@contextmanager
+def failing_rename(suffix):
+    rename = os.rename
+
+    def call(source, target):
+        if target.endswith(suffix):
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    with mock.patch.object(os, "rename", call):
+        yield
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_changes_that_were_not_carried_out_to_their_end_are_found(root, first):
+    with opened(root) as store, opened(root, index=False) as other:
+        for key in ("k", "k2", "k3"):
+            put(other, key, a=0)
+        if not first:
+            assert used(store, a=1) == []
+        with failing_rename(".metadata"):
+            put(other, "k", a=1)
+            assert used(store, a=1) == ["k"]
+        with failing_rename(".data"), other.transaction(""):
+            put(other, "k2", a=1)
+            put(other, "k4", a=1)
+            other.delete("k")
+        assert os.path.exists(f"{root}/.FSjournal")
+        assert used(store, a=1) == ["k2", "k4"]
+        put(other, "k3", a=1)
+        assert not os.path.exists(f"{root}/.FSjournal")
+        assert used(store, a=1) == ["k2", "k3", "k4"]
+
+
+@needs_watch
+def test_a_change_that_is_carried_out_during_a_query_is_found(root):
+    with opened(root) as store, opened(root, index=False) as other:
+        put(other, "k", a=0)
+        assert used(store, a=1) == []
+        with failing_rename(".metadata"):
+            put(other, "k", a=1)
+        update = module.PairIndex._update
+
+        def overtaken(self):
+            update(self)
+            os.rename(f"{root}/.FStmp/p-k", f"{root}/k.metadata")
+
+        with mock.patch.object(module.PairIndex, "_update", overtaken):
+            assert used(store, a=1) == ["k"]
+        assert used(store, a=1) == ["k"]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_changes_while_files_are_read_is_found_by_the_next_query(root, first):
+    with opened(root) as store:
+        put(store, "k", a=0)
+        if not first:
+            used(store, a=1)
+            put(store, "other")
+        rows = module.PairIndex._rows
+
+        def overtaken(self, found):
+            found = list(rows(self, found))
+            plant(root, "k", {"a": 1})
+            plant(root, "new", {"a": 1})
+            return found
+
+        with mock.patch.object(module.PairIndex, "_rows", overtaken):
+            used(store, a=1)
+        assert used(store, a=1) == ["k", "new"]
+
+
+def test_handles_agree_on_one_file_after_it_was_lost(root):
+    with age(root), opened(root) as store, opened(root) as other:
+        put(store, "k", a=1)
+        for path in (index_file(root), f"{index_file(root)}.lock"):
+            assert used(store, a=1) == used(other, a=1) == ["k"]
+            os.unlink(path)
+            for _ in range(2):
+                assert used(store, a=1) == used(other, a=1) == ["k"]
+            assert store._pair_index._inode == other._pair_index._inode
+            assert count_reads(store, lambda: used(store, a=1)) == 0
+            assert count_reads(other, lambda: used(other, a=1)) == 0
+        shutil.rmtree(f"{root}/.FStmp")
+        for _ in range(2):
+            assert list(store.query_keys(a=1)) == list(other.query_keys(a=1)) == ["k"]
+
+
+# The index is used, and brought up to date
+
+
+def count_reads(store, function):
+    with mock.patch.object(module, "read_file", side_effect=module.read_file) as read:
+        function()
+    return sum(path.endswith(".metadata") for (path,), _ in read.call_args_list)
+
+
+@needs_watch
+def test_a_query_reads_only_what_has_changed(root):
+    with opened(root) as store, opened(root, index=False) as other:
+        for number in range(20):
+            put(store, f"k{number}", a=number)
+        assert used(store, a=3) == ["k3"]
+        assert count_reads(store, lambda: used(store, a=3)) == 0
+        put(other, "k5", a=3)
+        plant(root, "planted", {"a": 3})
+        assert count_reads(store, lambda: used(store, a=3)) == 2
+        assert used(store, a=3) == ["k3", "k5", "planted"]
+
+
+def age(root):
+    """Let files look as if they had not been changed for a while."""
+    return mock.patch.object(module, "_TICK", -60)
+
+
+def test_another_handle_reads_nothing_that_has_not_changed(root):
+    with age(root):
+        with opened(root) as store:
+            for number in range(20):
+                put(store, f"k{number}", a=number)
+            used(store, a=1)
+        with open(f"{root}/k3.metadata", "r+b") as file:
+            file.write(b'{"a":1}')
+        os.utime(f"{root}/k3.metadata", ns=(1, 1))
+        with opened(root) as store:
+            reads = count_reads(store, lambda: used(store, a=1))
+            assert used(store, a=1) == ["k1", "k3"]
+        assert reads == 1
+
+
+def test_what_was_changed_just_before_is_read_again(root):
+    with opened(root) as store:
+        put(store, "k", a=1)
+        assert used(store, a=1) == ["k"]
+    # With the same size, and perhaps the same times.
+    with open(f"{root}/k.metadata", "r+b") as file:
+        file.write(b'{"a":2}')
+    status = os.stat(f"{root}/k.metadata")
+    with (
+        mock.patch.object(module, "status_of", return_value="the same"),
+        opened(root) as store,
+    ):
+        assert used(store, a=2) == ["k"]
+    assert module._Look(root).at(status) == ""
+
+
+@needs_watch
+def test_more_changes_than_the_kernel_keeps_are_not_missed(root):
+    with open("/proc/sys/fs/inotify/max_queued_events") as file:
+        most = int(file.read())
+    if most > 100_000:
+        pytest.skip(f"the kernel keeps {most} changes")
+    with opened(root) as store:
+        put(store, "k", a=1)
+        assert used(store, a=1) == ["k"]
+        for _ in range(most // 4 + 1):
+            os.rename(f"{root}/k.metadata", f"{root}/x")
+            os.rename(f"{root}/x", f"{root}/k.metadata")
+        plant(root, "later", {"a": 1})
+        assert used(store, a=1) == ["k", "later"]
+
+
+@needs_watch
+def test_the_directory_may_be_replaced(root):
+    with opened(root) as store:
+        put(store, "k", a=1)
+        assert used(store, a=1) == ["k"]
+        os.rename(root, f"{root}.old")
+        shutil.copytree(f"{root}.old", root)
+        try:
+            plant(root, "new", {"a": 1})
+            assert used(store, a=1) == ["k", "new"]
+            plant(root, "newer", {"a": 1})
+            assert used(store, a=1) == ["k", "new", "newer"]
+        finally:
+            shutil.rmtree(f"{root}.old")
+
+
+def test_an_index_of_another_boot_is_made_anew(root):
+    with age(root), opened(root) as store:
+        put(store, "k", a=1)
+        assert used(store, a=1) == ["k"]
+        store._pair_index._connection.execute('delete from "pairs#index"')
+        store.disconnect()
+        with mock.patch.object(module, "_boot", return_value="another"):
+            store.connect()
+            assert used(store, a=1) == ["k"]
+
+
+def test_a_file_that_is_no_index_is_made_one(root):
+    with opened(root) as store:
+        put(store, "k", a=1)
+        for content in (b"", b"nonsense" * 1000, b"SQLite format 3\0" + bytes(5000)):
+            store.disconnect()
+            with open(index_file(root), "wb") as file:
+                file.write(content)
+            store.connect()
+            assert used(store, a=1) == ["k"]
+
+
+@needs_watch
+def test_an_index_that_is_damaged_while_it_is_open_is_made_anew(root):
+    with opened(root) as store:
+        for number in range(300):
+            put(store, f"k{number}", a=number, b="x" * 100)
+        assert used(store, a=1) == ["k1"]
+        with open(index_file(root), "r+b") as file:
+            file.write(b"\xff" * 50_000)
+        for _ in range(2):
+            assert sorted(store.query_keys(a=1)) == ["k1"]
+        assert used(store, a=1) == ["k1"]
+
+
+# Where it cannot be had
+
+
+def test_where_it_cannot_be_made_all_metadata_are_read(root):
+    with opened(root) as store:
+        put(store, "k", a=1)
+        os.mkdir(index_file(root))
+        assert list(store.query_keys(a=1)) == ["k"]
+        assert store._pair_index._connection is None
+        os.rmdir(index_file(root))
+        # Not tried each time.
+        assert list(store.query_keys(a=1)) == ["k"]
+        assert not os.path.exists(index_file(root))
+        store._pair_index._not_before = 0
+        assert used(store, a=1) == ["k"]
+
+
+def test_a_full_disk_is_no_error(root):
+    with opened(root) as store, mock.patch.object(module, "_PAUSE", 0):
+        for number in range(100):
+            put(store, f"k{number}", a=number)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+        try:
+            assert list(store.query_keys(a=1)) == ["k1"]
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert used(store, a=1) == ["k1"]
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_cannot_be_written_is_no_error(root):
+    with opened(root, index=False) as store:
+        put(store, "k", a=1)
+    os.chmod(root, 0o500)
+    os.chmod(f"{root}/.FStmp", 0o500)
+    try:
+        with opened(root) as store:
+            assert list(store.query_keys(a=1)) == ["k"]
+    finally:
+        os.chmod(root, 0o700)
+        os.chmod(f"{root}/.FStmp", 0o700)
+
+
+def test_who_changes_it_is_waited_for_but_not_for_long(root):
+    with opened(root) as store, opened(root) as other, mock.patch.object(module, "_WAIT", 0.0):
+        put(store, "k", a=1)
+        assert used(store, a=1) == used(other, a=1) == ["k"]
+        put(store, "later", a=1)
+        with module._FileLock(other._pair_index):
+            assert sorted(store.query_keys(a=1)) == ["k", "later"]
+        with module._Transaction(other._pair_index._connection):
+            assert sorted(store.query_keys(a=1)) == ["k", "later"]
+        # Nothing is forgotten, and it need not begin anew.
+        assert count_reads(store, lambda: used(store, a=1)) == (1 if HAS_WATCH else 2)
+        assert used(store, a=1) == ["k", "later"]
+
+
+def test_without_sqlite_functions_for_json_all_metadata_are_read(root):
+    with (
+        mock.patch("encore.storage._metadata_index.has_json", return_value=False),
+        opened(root) as store,
+    ):
+        put(store, "k", a=1)
+        assert list(store.query_keys(a=1)) == ["k"]
+
+
+def test_a_finalizer_in_the_middle_of_a_query_can_query(root):
+    with opened(root) as store:
+        put(store, "k", a=1)
+        found = []
+        compare = module.PairIndex._compare
+
+        def interrupted(self, connection):
+            found.append(list(store.query_keys(a=1)))
+            return compare(self, connection)
+
+        with mock.patch.object(module.PairIndex, "_compare", interrupted):
+            assert list(store.query_keys(a=1)) == ["k"]
+        assert found == [["k"]]
+
+
+@needs_watch
+def test_an_interrupt_loses_no_change(root):
+    with opened(root) as store:
+        put(store, "k", a=1)
+        assert used(store, a=1) == ["k"]
+        for target, name in (
+            (module.PairIndex, "_look_at"),
+            (module.PairIndex, "_is_ours"),
+            (module._FileLock, "note"),
+            (module, "_names"),
+            (DirectoryWatch, "_is_there"),
+        ):
+            put(store, "k2", a=1)
+            with (
+                mock.patch.object(target, name, side_effect=KeyboardInterrupt),
+                pytest.raises(KeyboardInterrupt),
+            ):
+                store.query_keys(a=1)
+            assert used(store, a=1) == ["k", "k2"]
+            store.delete("k2")
+
+
+# Life
+
+
+def open_files():
+    return sorted(os.listdir("/proc/self/fd")) if HAS_WATCH else None
+
+
+def test_disconnect_closes_it_and_so_does_garbage_collection(root):
+    gc.collect()
+    before = open_files()
+    store = FileSystemStore(root, durability="process", index=True)
+    for _ in range(2):
+        with store:
+            put(store, "k", a=1)
+            assert used(store, a=1) == ["k"]
+        assert open_files() == before
+    store.connect()
+    assert used(store, a=1) == ["k"]
+    del store
+    gc.collect()
+    assert open_files() == before
+
+
+def test_disconnect_waits_for_no_query(root):
+    with opened(root) as store:
+        put(store, "k", a=1)
+        index = store._pair_index
+        begun, go_on = threading.Event(), threading.Event()
+        compare = module.PairIndex._compare
+
+        def slow(self, connection):
+            begun.set()
+            assert go_on.wait(60)
+            return compare(self, connection)
+
+        with mock.patch.object(module.PairIndex, "_compare", slow):
+            thread = threading.Thread(target=index.find, args=({"a": 1},))
+            thread.start()
+            assert begun.wait(60)
+            store.disconnect()
+            go_on.set()
+            thread.join(60)
+        assert index._connection is None
+        assert index.find({"a": 1}) is None
+
+
+def test_a_pickled_store_has_an_index_of_its_own(root):
+    with opened(root) as store:
+        put(store, "k", a=1)
+        assert used(store, a=1) == ["k"]
+        with pickle.loads(pickle.dumps(store)) as copy:
+            assert copy._pair_index is not store._pair_index
+            put(store, "k2", a=1)
+            assert used(copy, a=1) == ["k", "k2"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_the_child_of_a_fork_has_an_index_of_its_own(root, is_busy):
+    with opened(root) as store:
+        put(store, "k", a=1)
+        assert used(store, a=1) == ["k"]
+        connection = store._pair_index._connection
+        store._pair_index._is_busy = is_busy
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                put(store, "child", a=1)
+                found = sorted(store.query_keys(a=1))
+                own = store._pair_index._connection
+                assert found == ["child", "k"]
+                # In the middle of a change SQLite cannot be used any more.
+                assert own is None if is_busy else own not in (None, connection)
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        store._pair_index._is_busy = False
+        put(store, "parent", a=1)
+        assert used(store, a=1) == ["child", "k", "parent"]
+
+
+def test_many_threads_ask_one_store(root):
+    with opened(root) as store:
+        for number in range(50):
+            put(store, f"k{number}", a=number % 10)
+        wrong = []
+
+        def ask(number):
+            for _ in range(10):
+                put(store, f"t{number}", t=number)
+                if list(store.query_keys(t=number)) != [f"t{number}"]:
+                    wrong.append(number)
+                if len(list(store.query_keys(a=number))) != 5:
+                    wrong.append(number)
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert wrong == []
+
+
+def test_there_is_none_over_a_network(root):
+    with pytest.raises(TypeError, match="index"):
+        LockingFileSystemStore(root, index=True)
+
+
+def test_changes_by_a_locking_store_are_found(root):
+    with opened(root) as store, LockingFileSystemStore(root, durability="process") as other:
+        put(store, "k", a=1)
+        assert used(store, a=1) == ["k"]
+        put(other, "other", a=1)
+        assert used(store, a=1) == ["k", "other"]
+
+
+# Other processes
+
+CHANGER = """
+import io, pickle, random, sys
+store = pickle.load(sys.stdin.buffer)
+store.connect()
+chance = random.Random(int(sys.argv[1]))
+number = 0
+while True:
+    number += 1
+    key = "k%d" % chance.randrange(20)
+    store.set(key, (io.BytesIO(b"x"), {"a": chance.randrange(5), "key": key}))
+    if chance.random() < 0.3:
+        store.delete(key)
+    if chance.random() < 0.5:
+        for key, metadata in store.query(a=chance.randrange(5)):
+            assert metadata.get("key", key) == key
+    sys.stdout.write("%d\\n" % number)
+    sys.stdout.flush()
+"""
+
+
+def start(store, seed):
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHANGER, str(seed)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))},
+    )
+    process.stdin.write(pickle.dumps(store))
+    process.stdin.flush()
+    return process
+
+
+def finish(process):
+    process.send_signal(signal.SIGKILL)
+    process.wait(60)
+    process.stdin.close()
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(100, marks=pytest.mark.slow)])
+def test_processes_that_are_killed_leave_nothing_wrong(root, rounds):
+    chance = random.Random(7)
+    with opened(root) as store:
+        for turn in range(rounds):
+            processes = [start(store, 2 * turn + number) for number in range(2)]
+            try:
+                for process in processes:
+                    for _ in range(chance.randrange(5, 40)):
+                        assert process.stdout.readline()
+                # What is there all the time is found while others write.
+                put(store, "mine", a=turn, mine=True)
+                assert list(store.query_keys(mine=True)) == ["mine"]
+            finally:
+                for process in processes:
+                    finish(process)
+            for value in range(5):
+                with opened(root) as fresh:
+                    agree(root, [store, fresh], {"a": value})
+        store.repair()
+        assert store.check() == []
+
+
+def test_what_is_there_all_the_time_is_always_found(root):
+    """While another thread makes the index, changes others, and moves what is looked for."""
+    with opened(root) as store, opened(root) as other:
+        put(store, "there", a=1, turn=-1)
+        stop = threading.Event()
+
+        def change():
+            turn = 0
+            while not stop.is_set():
+                turn += 1
+                put(other, "there", a=1, turn=turn)
+                if turn % 5 == 0:
+                    with other.transaction(""):
+                        put(other, "there", a=1, turn=turn)
+                        put(other, "too", a=2)
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        try:
+            end = time.monotonic() + 60
+            for turn in range(100):
+                if turn % 30 == 20:
+                    os.unlink(index_file(root))
+                assert list(store.query_keys(a=1)) == ["there"]
+                assert time.monotonic() < end
+        finally:
+            stop.set()
+            thread.join(60)
