@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measures this project side by side with EnCore 0.8, peers and a limit.",
-        epilog="The status is 1 if a subject failed, or with --strict if a goal is missed.",
+        epilog=f"""\
+Suites: {", ".join(sorted(path.stem for path in SUITES.glob("[!_]*.py")))}. What they are compared with is
+installed with pip in a cache directory ($XDG_CACHE_HOME/encore-benchmarks).
+In the table, S says {report.RATIOS["S"]}, L {report.RATIOS["L"]},
+G {report.RATIOS["G"]}.
+The status is 1 if a subject failed, or with --strict if a goal is missed.""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--suite", metavar="NAME,...", type=_names, help="only these suites")
@@ -85,9 +92,7 @@ def main(argv: Sequence[str] | None = None, folder: Path = SUITES) -> int:
         if options.list:
             print(f"{name}: {title}")
             for _, row in rows:
-                print(
-                    "   ", row.name, *(f"[{ratio} {goal:g}]" for ratio, goal in row.goals.items())
-                )
+                print("   ", row.name, *(f"[{goal}]" for goal in report.goals(row)))
         elif rows:
             subjects = ["encore", *(pin for pin in PINS if pin in against), "limit"]
             suites.append(report.Suite(name, title, measure(files[name], rows, subjects, effort)))
@@ -109,4 +114,8 @@ def main(argv: Sequence[str] | None = None, folder: Path = SUITES) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:
+        # As of a program that SIGPIPE ends.
+        os._exit(141)

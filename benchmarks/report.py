@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from .measure import Effort, Result
     from .suite import Row
 
-__all__ = ["Suite", "as_data", "facts", "missed", "page", "table", "value", "verdict"]
+__all__ = [
+    "RATIOS",
+    "Suite",
+    "as_data",
+    "facts",
+    "goals",
+    "missed",
+    "page",
+    "table",
+    "value",
+    "verdict",
+]
 
 _UNITS = {
     "s": [("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)],
@@ -27,7 +38,7 @@ _UNITS = {
     "B/s": [("GB/s", 1e9), ("MB/s", 1e6), ("kB/s", 1e3), ("B/s", 1.0)],
     "/s": [("million/s", 1e6), ("thousand/s", 1e3), ("/s", 1.0)],
 }
-_RATIOS = {
+RATIOS = {
     "S": "how many times faster than EnCore 0.8 it is",
     "L": "how many times the figure of the limit it takes",
     "G": "how many times the figure of the first row of its kind it takes; 1 is no growth",
@@ -63,15 +74,22 @@ def _value(number: float | None, row: Row) -> str:
     return value(number, row.unit, row.amount)
 
 
+def _goal(name: str, goal: float, row: Row) -> str:
+    return _value(goal, row) if name == "V" else f"{goal:g}"
+
+
+def goals(row: Row) -> list[str]:
+    """The goals of a row."""
+    return [f"{name} {_goal(name, goal, row)}" for name, goal in row.goals.items()]
+
+
 def verdict(result: Result) -> str:
     """What became of the goals of a row."""
     words = []
     for name, goal in result.row.goals.items():
         number = result.ratio(name)
-        if name == "V":
-            shown, wanted = _value(number, result.row), _value(goal, result.row)
-        else:
-            shown, wanted = _digits(number or 0.0), f"{goal:g}"
+        wanted = _goal(name, goal, result.row)
+        shown = _value(number, result.row) if name == "V" else _digits(number or 0.0)
         if number is None:
             words.append(f"{name} {wanted}: not measured")
         # What is shown is what counts: 3.996 is 4.00.
@@ -97,7 +115,7 @@ def _figure(result: Result, subject: str) -> str:
 
 def _cells(suite: Suite) -> list[list[str]]:
     """The table of a suite, headings first."""
-    ratios = [n for n in _RATIOS if any(row.ratio(n) is not None for row in suite.results)]
+    ratios = [n for n in RATIOS if any(row.ratio(n) is not None for row in suite.results)]
     lines = [["", *_COLUMNS.values(), "peers", *ratios, "goals"]]
     for result in suite.results:
         line = [result.row.name, *(_figure(result, subject) for subject in _COLUMNS)]
@@ -162,7 +180,7 @@ def as_data(suites: Iterable[Suite], about: dict[str, Any]) -> dict[str, Any]:
                     "medians": {name: result.median(name) for name in result.rounds},
                     "errors": result.errors,
                     "skipped": result.skipped,
-                    "ratios": {name: result.ratio(name) for name in _RATIOS},
+                    "ratios": {name: result.ratio(name) for name in RATIOS},
                     "goals": dict(result.row.goals),
                     "verdict": verdict(result),
                 }
@@ -198,7 +216,7 @@ directory.
 
 def page(suites: Iterable[Suite], about: dict[str, Any]) -> str:
     """The page of the documentation."""
-    legend = "\n".join(f"{name}\n    {text}" for name, text in _RATIOS.items())
+    legend = "\n".join(f"{name}\n    {text}" for name, text in RATIOS.items())
     others = ", ".join(pin.replace("==", " ") for pin in PINS.values())
     text = _PAGE.format(**about, legend=legend, others=others)
     for suite in suites:
