@@ -116,7 +116,7 @@ class Held:
         try:
             wanted = isinstance(event, self.cls) and agrees(event, self.checks)
         except Exception as error:
-            self.manager._report(self.keeps, event, error)
+            self.manager._report(self.keeps, event, error, "filter of")
             return False
         if wanted:
             self.events.append((event, block))

@@ -9,85 +9,84 @@ from ._listeners import RUN_COROUTINE
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from ._listeners import Call, Home, Target
     from .abstract_event_manager import BaseEvent
 
-__all__ = ["Dispatched"]
+    # An event being handed over by one thread, and what the listener raises before that is done:
+    # there is an emit to raise it from. None in place of the event if `dispatch` raises. A list,
+    # because a class of its own would take longer than all the rest.
+    Turn: TypeAlias = list[Any]
+
+__all__ = ["dispatched"]
 
 
-class _Turn:
-    """One event being handed over by one thread."""
-
-    __slots__ = ("event", "failures", "refused")
-
-    def __init__(self, event: BaseEvent) -> None:
-        self.event = event
-        #: What the listener raised before it was handed over: there is an emit to raise it from.
-        self.failures: list[Exception] = []
-        #: Whether `dispatch` raised.
-        self.refused = False
-
-
-class Dispatched:
+def dispatched(
+    call: Call, dispatch: Any, is_coroutine_function: bool, target: Target, home: Home
+) -> Call:
     """What is called instead of a listener to hand it over."""
+    jobs = _Jobs(call, target, home)
+    turns = jobs.turns
+    # The same callable for every event: there are schedulers that replace by it.
+    job = jobs.coroutine if is_coroutine_function else jobs.run
+    submit = getattr(dispatch, "submit", None)
 
-    def __init__(
-        self, call: Call, dispatch: Any, is_coroutine_function: bool, target: Target, home: Home
-    ) -> None:
+    def hand_over(event: BaseEvent) -> None:
+        turn: Turn = [event]
+        thread = get_ident()
+        outer = turns.get(thread)
+        turns[thread] = turn
+        try:
+            if submit is None:
+                dispatch(lambda: job(event))
+            else:
+                submit(job, event)
+        except Exception as error:
+            turn[0] = None
+            turn.append(error)
+        finally:
+            if outer is None:
+                turns.pop(thread, None)
+            else:
+                turns[thread] = outer
+        if len(turn) > 1:
+            # No variable may hold an error: its traceback leads here.
+            while len(turn) > 2:
+                jobs.report(event, turn.pop(2))
+            raise turn.pop()
+
+    return hand_over
+
+
+class _Jobs:
+    """What an executor or the like is given to do."""
+
+    def __init__(self, call: Call, target: Target, home: Home) -> None:
         self.call = call
-        self.dispatch = dispatch
-        self.submit = getattr(dispatch, "submit", None)
-        self.job = self._coroutine if is_coroutine_function else self._run
         self.target = target
         self.home = home
         #: By thread.
-        self.turns: dict[int, _Turn] = {}
+        self.turns: dict[int, Turn] = {}
 
-    def __call__(self, event: BaseEvent) -> None:
-        turn = _Turn(event)
-        thread = get_ident()
-        outer = self.turns.get(thread)
-        self.turns[thread] = turn
-        try:
-            if self.submit is None:
-                self.dispatch(lambda: self.job(event))
-            else:
-                # The same callable for every event: there are schedulers that replace by it.
-                self.submit(self.job, event)
-        except Exception as error:
-            turn.refused = True
-            turn.failures.append(error)
-        finally:
-            if outer is None:
-                self.turns.pop(thread, None)
-            else:
-                self.turns[thread] = outer
-        # No variable may hold an error: its traceback leads here.
-        while len(turn.failures) > 1:
-            self._report(event, turn.failures.pop(1))
-        if turn.failures:
-            raise turn.failures.pop()
-
-    def _turn(self, event: BaseEvent) -> _Turn | None:
+    def _turn(self, event: BaseEvent) -> Turn | None:
         """What hands over this event on the calling thread at this moment."""
         turn = self.turns.get(get_ident())
-        return turn if turn is not None and turn.event is event else None
+        return turn if turn is not None and turn[0] is event else None
 
-    def _run(self, event: BaseEvent) -> object:
+    def run(self, event: BaseEvent) -> object:
         try:
             return self.call(event)
         except Exception as error:
-            self._report(event, error)
+            self.report(event, error)
             return None
 
-    def _coroutine(self, event: BaseEvent) -> object:
+    def coroutine(self, event: BaseEvent) -> object:
         turn = self._turn(event)
 
         def unused() -> None:
-            if turn is None or not turn.refused:
-                self._report(event, self._unused())
+            if turn is None or turn[0] is not None:
+                self.report(event, self._unused())
 
         return _Coroutine(self._await(event), unused, self.target() or self.call)
 
@@ -97,7 +96,7 @@ class Dispatched:
             # None if the object of a bound method is gone.
             return None if coroutine is None else await coroutine
         except Exception as error:
-            self._report(event, error)
+            self.report(event, error)
             return None
 
     def _unused(self) -> Exception:
@@ -106,10 +105,10 @@ class Dispatched:
             f"the coroutine that it was given: use {RUN_COROUTINE}"
         )
 
-    def _report(self, event: BaseEvent, error: Exception) -> None:
+    def report(self, event: BaseEvent, error: Exception) -> None:
         turn = self._turn(event)
         if turn is not None:
-            turn.failures.append(error)
+            turn.append(error)
             return
         # The emit is over.
         manager = self.home()

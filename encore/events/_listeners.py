@@ -86,7 +86,7 @@ def _is_coroutine_function(func: Any) -> bool:
 
 
 class Reference(ref["Any"]):
-    """A weak reference to a listener, or to the object of a bound method, which knows whose it is."""
+    """A weak reference to a listener, or to the object of a bound method; knows whose it is."""
 
     __slots__ = ("cls", "key")
 
@@ -102,7 +102,7 @@ class Target:
     def __init__(
         self, func: Call | None, reference: Reference | None, part: str = "listener"
     ) -> None:
-        #: The listener, the function of a weakly held bound method, or None if all is in `reference`.
+        #: The listener, the function of a weakly held bound method, or None if `reference` has all.
         self.func = func
         self.reference = reference
         #: What fails if the call does, for messages.
@@ -233,9 +233,9 @@ class Listener(Connection):
                 else _weak_method(self.reference, function)
             )
         if dispatch is not None:
-            from ._dispatch import Dispatched
+            from ._dispatch import dispatched
 
-            self.call = Dispatched(self.call, dispatch, coroutine, target, self.home)
+            self.call = dispatched(self.call, dispatch, coroutine, target, self.home)
         if once:
             self.call = _once(self.call, ref(self))
         if self.call is not listener:

@@ -409,11 +409,12 @@ class ListenerRegistry:
             try:
                 listener = self._listeners[cls][key]
             except KeyError:
-                listener = None
+                pass
             else:
                 self._remove(listener)
-        if listener is None:
-            raise KeyError(f"{func!r} is not connected to {getattr(cls, '__name__', cls)}")
+                return
+        # Not under the lock: the repr may be anybody's.
+        raise KeyError(f"{func!r} is not connected to {getattr(cls, '__name__', cls)}")
 
     def drop(self, listener: Listener) -> None:
         """Remove a listener, unless that has been done."""

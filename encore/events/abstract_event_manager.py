@@ -61,7 +61,10 @@ class BaseEvent:
 
     def mark_as_handled(self) -> None:
         """Mark the event as handled, so that listeners further down are not called."""
-        self.__dict__["_handled"] = True  # a frozen dataclass can be marked too
+        try:
+            self._handled = True
+        except AttributeError:  # of a frozen dataclass
+            self.__dict__["_handled"] = True
 
     def pre_emit(self) -> None:
         """Called before the listeners, on the thread that calls them.
@@ -225,8 +228,7 @@ class BaseEventManager(ABC):
 
         if not isinstance(cls, type):
             raise TypeError(
-                "listener takes a class of events, as in @manager.listener(SaveEvent), "
-                f"not {cls!r}"
+                f"listener takes a class of events, as in @manager.listener(SaveEvent), not {cls!r}"
             )
         # Managers written for EnCore 0.8 know none of these.
         options: dict[str, Any] = {"once": once, "weak": weak, "dispatch": dispatch}

@@ -5,6 +5,7 @@ from __future__ import annotations
 # What threading.local is; importing threading takes longer than importing this package.
 from _thread import _local
 
+from .._lazy import lazy_names
 from ._listeners import Listener, agrees, part_of, target_of
 from ._plans import ListenerRegistry, hierarchy
 from .abstract_event_manager import BaseEvent, BaseEventManager, Connection
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ._blocks import Held
     from ._listeners import Call
     from ._plans import Plan
+    from ._tracing import LoggingTracer
     from .abstract_event_manager import Dispatch
 
     EventT = TypeVar("EventT", bound=BaseEvent)
@@ -264,21 +266,27 @@ class EventManager(BaseEventManager):
             del failure  # the traceback leads here, and must not lead back to it
 
     def _failed(
-        self, call: Any, event: BaseEvent, error: Exception, failure: Exception | None
+        self,
+        call: Any,
+        event: BaseEvent,
+        error: Exception,
+        failure: Exception | None,
+        part: str | None = None,
     ) -> Exception | None:
         """Report what a listener raised; return what is to be raised when all have been called.
 
         That is `failure`, if there is one already.
         """
         listener = target_of(call)
+        part = part or part_of(call)
         try:
             if self._on_error is _log:
-                _log(listener, event, error, part_of(call))
+                _log(listener, event, error, part)
             else:
                 self._on_error(listener, event, error)
         except Exception as raised:
             if failure is not None:
-                _log(listener, event, raised, part_of(call))
+                _log(listener, event, raised, part)
             # Logging that is broken is no reason to break off.
             elif self._on_error is not _log:
                 failure = raised
@@ -302,12 +310,14 @@ class EventManager(BaseEventManager):
         self._watch(hold, True)
         self._state.holds = (hold, *(other for other in self._state.holds if other.active))
 
-    def _report(self, call: Any, event: BaseEvent, error: Exception) -> None:
+    def _report(
+        self, listener: Any, event: BaseEvent, error: Exception, part: str = "listener"
+    ) -> None:
         """Report what a listener raised, where there is no emit that could raise it."""
-        failure = self._failed(call, event, error, None)
+        failure = self._failed(listener, event, error, None, part)
         try:
             if failure is not None:
-                _log(target_of(call), event, failure, part_of(call))
+                _log(listener, event, failure, part)
         finally:
             del error, failure  # as above
 
@@ -464,7 +474,7 @@ class EventManager(BaseEventManager):
                 if agrees(event_or_class, listener.filter):
                     chosen.append(target)
             except Exception as error:
-                _log(target, event_or_class, error)
+                _log(target, event_or_class, error, "filter of listener")
         return chosen
 
     def get_event_hierarchy(self, cls: type[BaseEvent]) -> tuple[type, ...]:
@@ -531,35 +541,4 @@ class EventManager(BaseEventManager):
 
 _EMIT = EventManager.emit
 
-
-class LoggingTracer:
-    """A tracer for :meth:`EventManager.set_trace` that logs what is done and vetoes nothing.
-
-    Parameters
-    ----------
-    logger : logging.Logger, optional
-        By default the logger of this module.
-    level : int
-        The level of the records, INFO by default.
-    """
-
-    def __init__(self, logger: Logger | None = None, level: int = 20) -> None:
-        self.logger = _logger() if logger is None else logger
-        self.level = level
-
-    def __call__(self, name: str, method: Callable[..., object], args: tuple[Any, ...]) -> bool:
-        if name == "emit":
-            self.logger.log(self.level, "emit: %r", *args)
-        elif name == "listen":
-            self.logger.log(self.level, "listen: %r hears %r", method, *args)
-        else:
-            cls, func, *options = args
-            words = "connect: %r to %s" if name == "connect" else "disconnect: %r from %s"
-            given = [None, None]
-            if options:
-                filter, priority = options
-            self.logger.log(self.level, words, func, cls.__name__)
-        return False
-
-    def __repr__(self) -> str:
-        return f"LoggingTracer({self.logger!r}, {self.level!r})"
+__getattr__, __dir__ = lazy_names(__name__, {"_tracing": "LoggingTracer"})

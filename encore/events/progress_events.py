@@ -58,7 +58,11 @@ def check_cancel(cancel: Cancel | None) -> None:
 
 def is_cancelled(cancel: Cancel) -> bool:
     """Ask an object with an attribute or a method ``cancelled``, or a method ``is_set``."""
-    cancelled: Any = getattr(cancel, "cancelled" if hasattr(cancel, "cancelled") else "is_set")
+    asked: Any = cancel
+    try:
+        cancelled = asked.cancelled
+    except AttributeError:
+        cancelled = asked.is_set
     return bool(cancelled() if callable(cancelled) else cancelled)
 
 

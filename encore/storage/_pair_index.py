@@ -70,7 +70,7 @@ _TICK = 2.5
 
 # Seconds that a query waits for another process that changes the index; then reading all metadata
 # hardly takes longer.
-_WAIT = 1.0
+WAIT = 1.0
 
 # Seconds for which the index is left alone after it could not be written.
 _PAUSE = 60.0
@@ -92,7 +92,7 @@ _is_unusable = False
 _abandoned: list[object] = []
 
 
-class _NotNow(Exception):
+class NotNow(Exception):
     """The index cannot be used."""
 
 
@@ -116,7 +116,7 @@ class PairIndex:
         self._inode = -1
         self._metadata_index: MetadataIndex = _metadata_index()
         self._watch: DirectoryWatch | None = None
-        #: Whether the rows were right, but for the changes that the watch tells of.
+        #: Whether the rows were right, but for the changes that a watch has told of since.
         self._is_right = False
         #: The names that the watch has told of since.
         self._pending: set[str] = set()
@@ -146,7 +146,7 @@ class PairIndex:
             try:
                 self._update()
                 return self._look_up(criteria, names)
-            except _NotNow:
+            except NotNow:
                 return None
             except (sqlite3.Error, OSError) as error:
                 self._failed(error)
@@ -181,9 +181,9 @@ class PairIndex:
 
     def _remove(self) -> bool:
         try:
-            with _FileLock(self):
+            with IndexLock(self):
                 remove_index(self._pairs.folder)
-        except (_NotNow, OSError):
+        except (NotNow, OSError):
             return False
         return True
 
@@ -240,7 +240,7 @@ class PairIndex:
         self._is_right = is_right = is_right and changes is not None
         if is_right and not self._pending and self._is_ours():
             return
-        with _FileLock(self) as lock:
+        with IndexLock(self) as lock:
             if not self._is_ours() and not self._open():
                 self._is_right = is_right = False
             if not is_right:
@@ -250,8 +250,7 @@ class PairIndex:
                 self._change(self._pending)
             lock.note(self.path)
         self._pending = set()
-        # Without a watch nobody tells of the next change.
-        self._is_right = self._watch is not None
+        self._is_right = True
 
     def _is_ours(self) -> bool:
         """Whether the file is open, and as a handle has left it; while one is at work it is not."""
@@ -267,7 +266,7 @@ class PairIndex:
         """Open the file; return whether it was there, or had to be made anew."""
         import sqlite3
 
-        boot = _boot()
+        boot = boot_of_computer()
         try:
             if is_noted(self._pairs.folder, os.stat(self.path)):
                 connection = self._connect(boot)
@@ -293,7 +292,7 @@ class PairIndex:
         if old is not None:
             old.close()
         self._connection = connection = sqlite3.connect(
-            self.path, timeout=_WAIT, isolation_level=None, check_same_thread=False
+            self.path, timeout=WAIT, isolation_level=None, check_same_thread=False
         )
         self._inode = os.stat(self.path).st_ino
         # No WAL: it could be taken for that of another file of the same name.
@@ -340,7 +339,9 @@ class PairIndex:
             if not self._metadata_index.exists(connection):
                 # Reading many rows at once is much faster than to index each as it comes.
                 if not self._metadata_index.install(connection, None):
-                    raise _NotNow
+                    # This library of SQLite knows no JSON.
+                    self._not_before = float("inf")
+                    raise NotNow
                 while not self._metadata_index.fill(connection, _AT_ONCE):
                     pass
         self._was_right = True
@@ -430,8 +431,8 @@ class _Look:
         return "" if status.st_ctime_ns > self._settled else status_of(status)
 
 
-class _FileLock:
-    """Keeps other handles from changing the index; _NotNow if one takes long."""
+class IndexLock:
+    """Keeps other handles from changing the index; NotNow if one takes long."""
 
     def __init__(self, index: PairIndex) -> None:
         from ._writer_lock import WriterLock
@@ -441,8 +442,8 @@ class _FileLock:
             index._file_lock = WriterLock(f"{self._folder}/{LOCK}")
         self._lock = index._file_lock
 
-    def __enter__(self) -> _FileLock:
-        deadline = time.monotonic() + _WAIT
+    def __enter__(self) -> IndexLock:
+        deadline = time.monotonic() + WAIT
         while True:
             try:
                 self._lock.acquire(deadline)
@@ -450,7 +451,7 @@ class _FileLock:
                 os.mkdir(self._folder)
                 continue
             except StoreError as error:
-                raise _NotNow from error
+                raise NotNow from error
             # Somebody may have removed it, so that others have another one.
             if self._is_there():
                 return self
@@ -531,80 +532,6 @@ def remove_index(folder: str) -> None:
     unlink(f"{folder}/{INDEX}-journal", f"{folder}/{INDEX}")
 
 
-def discard(pairs: PairDirectory) -> None:
-    """Remove the index; it is made anew by whoever needs it."""
-    index = PairIndex(pairs)
-    try:
-        with _FileLock(index):
-            remove_index(pairs.folder)
-    except _NotNow as error:
-        raise StoreError(f"{index.path!r} is in use") from error
-    finally:
-        index.close()
-
-
-def damage(pairs: PairDirectory) -> list[tuple[str | None, str]]:
-    """Return what is wrong in the index, if there is one: names of pairs, None if it is no single one, and texts."""
-    import sqlite3
-    from urllib.parse import quote
-
-    path = f"{pairs.folder}/{INDEX}"
-    if not os.path.isfile(path):
-        return []
-    connection = sqlite3.connect(
-        f"file:{quote(os.fsencode(path))}?mode=ro", uri=True, timeout=_WAIT, isolation_level=None
-    )
-    try:
-        # From here on nobody can change it.
-        connection.execute("BEGIN")
-        made = connection.execute("SELECT boot FROM about").fetchone()
-        if not is_noted(pairs.folder, os.stat(path)) or made != (_boot(),):
-            # It will be made anew.
-            return []
-        lines = [line for (line,) in connection.execute("PRAGMA integrity_check(10)")]
-        if lines != ["ok"]:
-            return [(None, f"the index is damaged: {line}") for line in lines]
-        return [*_wrong_rows(connection, pairs.root), *_wrong_entries(connection)]
-    except sqlite3.Error as error:
-        if "locked" in str(error) or "unable to open" in str(error):
-            return []
-        return [(None, f"the index is damaged: {error}")]
-    finally:
-        connection.close()
-
-
-def _wrong_rows(connection: sqlite3.Connection, root: str) -> Iterator[tuple[str, str]]:
-    for name, kept, then in connection.execute(
-        f"SELECT key, metadata, status FROM {TABLE} WHERE status <> ''"
-    ):
-        path = f"{root}/{name}{METADATA}"
-        try:
-            text = read_file(path)
-            now = status_of(os.lstat(path))
-        except OSError:
-            continue
-        # Where the status is another one, the file is read again before the row counts.
-        if then == now and text is not None and kept != content(text):
-            yield name, "the index is wrong"
-
-
-def _wrong_entries(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
-    from ._metadata_index import NAME_OF, VALUE_OF, is_json
-
-    index = f'"{TABLE}#index"'
-    needed = (
-        f"SELECT {NAME_OF}, {VALUE_OF}, t.key FROM {TABLE} AS t CROSS JOIN json_each("
-        f"CASE WHEN {is_json('t.metadata')} THEN t.metadata ELSE '{{}}' END) AS e"
-        f" UNION ALL SELECT x'', x'', t.key FROM {TABLE} AS t WHERE NOT ({is_json('t.metadata')})"
-    )
-    have = f"SELECT name, value, key FROM {index}"
-    for one, other, text in ((needed, have, "lacks some"), (have, needed, "has too many")):
-        sql = f"SELECT * FROM ({one}) EXCEPT SELECT * FROM ({other})"
-        names = {name for *_, name in connection.execute(sql)}
-        for name in sorted(names):
-            yield name, f"the index {text} of its entries"
-
-
 def _names(changes: set[bytes]) -> set[str]:
     """Return the names of pairs whose metadata file is among these files."""
     files = map(os.fsdecode, changes)
@@ -627,7 +554,7 @@ def _metadata_index() -> MetadataIndex:
     return MetadataIndex(TABLE)
 
 
-def _boot() -> str:
+def boot_of_computer() -> str:
     """Return what tells this boot of the computer from others, '' if that is not known."""
     try:
         return str(read_file("/proc/sys/kernel/random/boot_id") or b"", "ascii").strip()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..events.event_manager import _EMIT, EventManager
+from ..events.event_manager import EventManager
 from ..events.progress_events import ProgressManager
 from ._changes import has_listeners
 from .events import (
@@ -61,15 +61,7 @@ def unheard(manager: Any) -> bool:
     False also where that cannot be said at once. It is what has_listeners() says of each of these
     events, in a tenth of the time: one plan has the listeners of them all.
     """
-    if type(manager) is not EventManager or manager._replaced or EventManager.emit is not _EMIT:
-        return False
-    try:
-        # There are none as long as there is a tracer, or events are held.
-        plan = manager._plans[_Anything]
-    except KeyError:
-        manager.has_listeners(_Anything)  # makes the plan
-        return False
-    return plan.calls == () and plan.enabled
+    return type(manager) is EventManager and manager.is_silent(_Anything)
 
 
 def progress_wanted(manager: Any) -> bool:

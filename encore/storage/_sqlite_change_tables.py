@@ -23,14 +23,11 @@ of its creation was replaced, too.
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import contextmanager
-
 from .errors import StoreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import sqlite3
 
 _NOW = "(julianday('now') - 2440587.5) * 86400.0"
 _TRIGGERS = 5
@@ -165,11 +162,7 @@ class ChangeTables:
             if not self.trim(connection):
                 self.drop(connection)
 
-    @contextmanager
-    def silence(self, connection: sqlite3.Connection) -> Iterator[None]:
-        """In a transaction: what is done in here is not told to anybody."""
-        there = self.are_there(connection)
-        last = self.last(connection) if there else 0
-        yield
-        if there:
+    def forget(self, connection: sqlite3.Connection, last: int | None) -> None:
+        """In a transaction: tell nobody what was done in it since the last change was this one."""
+        if last is not None:
             connection.execute(f"DELETE FROM {self.changes} WHERE id > ?", (last,))

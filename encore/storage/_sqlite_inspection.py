@@ -5,9 +5,6 @@ Whatever is found comes with the way to mend it, so that check() and repair() fi
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import contextmanager
-
 from ._changes import Change
 from ._keys import check_key
 from ._metadata_index import NAME_OF, VALUE_OF, is_json
@@ -19,6 +16,7 @@ from .maintenance import Finding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Iterator
     from typing import Any
 
@@ -41,11 +39,15 @@ _ROW_IDS = ("rowid", "_rowid_", "oid")
 
 def is_damage(error: sqlite3.DatabaseError) -> bool:
     """Whether SQLite has found nonsense, rather than a lock or a full disk."""
+    import sqlite3
+
     return type(error) is sqlite3.DatabaseError
 
 
 def row_id_of(connection: sqlite3.Connection, table: str) -> str:
     """Return what the row ids of a table are called; its key, if it has none."""
+    import sqlite3
+
     # EnCore 0.8 names columns after the metadata.
     columns = {row[1].lower() for row in connection.execute(f"PRAGMA table_info({table})")}
     for name in _ROW_IDS:
@@ -86,7 +88,7 @@ class Inspection:
         keep_orphans : bool
             Chunks that belong to no row are left, as the row may just have been lost.
         """
-        with _readable_text(self._connection):
+        with ReadableText(self._connection):
             yield from self._damage("rows", self._rows)
             if self._exists(self._chunks):
                 yield from self._damage("chunks", self._shared_blobs)
@@ -95,6 +97,8 @@ class Inspection:
                 yield from self._damage("index rows", self._index_rows)
 
     def _damage(self, what: str, look: Callable[[], Iterator[Problem]]) -> Iterator[Problem]:
+        import sqlite3
+
         try:
             yield from look()
         except sqlite3.DatabaseError as error:
@@ -353,13 +357,18 @@ def _is_foreign_pickle(stored: Any) -> bool:
         return False
 
 
-@contextmanager
-def _readable_text(connection: sqlite3.Connection) -> Iterator[None]:
-    factory, connection.text_factory = connection.text_factory, as_text
-    try:
-        yield
-    finally:
-        connection.text_factory = factory
+class ReadableText:
+    """Has a connection return text as bytes where it is no UTF-8."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._factory = connection.text_factory
+
+    def __enter__(self) -> None:
+        self._connection.text_factory = as_text
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        self._connection.text_factory = self._factory
 
 
 def as_text(text: bytes) -> str | bytes:

@@ -6,20 +6,20 @@ below rows and tables, is the matter of _sqlite_salvage.py.
 
 from __future__ import annotations
 
-import sqlite3
 import time
 
 from ._metadata import dumps
 from ._sqlite_change_tables import ChangeTables
 from ._sqlite_connections import BUSY, Errors, Use
 from ._sqlite_inspection import Inspection, is_damage, row_id_of
-from ._sqlite_remote import writing
+from ._sqlite_remote import Writing
 from ._sqlite_rows import parse
 from .errors import StoreError
 from .maintenance import Finding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import sqlite3
     from typing import Any
 
     from .sqlite_store import SqliteStore
@@ -56,6 +56,8 @@ def _check(store: SqliteStore, connection: sqlite3.Connection) -> list[Finding]:
 
 def file_problems(connection: sqlite3.Connection) -> list[str]:
     """Return what SQLite says about the file, in lines; none if all is well."""
+    import sqlite3
+
     lines = []
     try:
         for (text,) in connection.execute(f"PRAGMA integrity_check({MESSAGES})"):
@@ -78,7 +80,7 @@ def repair(store: SqliteStore) -> list[Finding]:
 
         findings += mend_file(store)
         lost = any(finding.outcome == "lost" for finding in findings)
-        with writing(store) as connection:
+        with Writing(store) as connection:
             assert connection is not None
             inspection = Inspection(store, connection)
             # All of them first: what mends one may be in the way of finding others.
@@ -92,7 +94,7 @@ def repair(store: SqliteStore) -> list[Finding]:
 def compact(store: SqliteStore) -> None:
     """As SqliteStore.compact()."""
     _check_no_transaction(store, "compacted")
-    with writing(store) as connection:
+    with Writing(store) as connection:
         assert connection is not None
         # Of pollers that have died.
         ChangeTables(store.table).leave(connection)
@@ -147,12 +149,13 @@ def upgrade(store: SqliteStore) -> int:
         # Who waits for a lock looks for it now and then only.
         time.sleep(max(0.0, released + held - time.monotonic()))
         begin = time.monotonic()
-        with writing(store) as connection:
+        with Writing(store) as connection:
             assert connection is not None
-            with tables.silence(connection):
-                sql = f"UPDATE {table} SET metadata = ? WHERE {row_id} = ? AND metadata IS ?"
-                for values in new:
-                    count += connection.execute(sql, values).rowcount
+            told = tables.last(connection) if tables.are_there(connection) else None
+            sql = f"UPDATE {table} SET metadata = ? WHERE {row_id} = ? AND metadata IS ?"
+            for values in new:
+                count += connection.execute(sql, values).rowcount
+            tables.forget(connection, told)
         released = time.monotonic()
         held = released - begin
 

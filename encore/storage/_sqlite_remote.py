@@ -8,11 +8,8 @@ who reads it.
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from _thread import allocate_lock
-from contextlib import contextmanager
-from weakref import finalize, ref
 
 from ._changes import Unit, has_listeners
 from ._keys import check_key
@@ -24,8 +21,10 @@ from .errors import StoreError, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator
     from typing import Any
+    from weakref import ref
 
     from ._sqlite_connections import Handle
     from .sqlite_store import SqliteStore
@@ -37,6 +36,9 @@ _INTERVALS = 10
 # What was seen is written down after so many changes, or seconds.
 _MANY = 1000
 _LONG = 60.0
+
+# Marks of a process that forks again and again.
+_MOST_MARKS = 100
 
 # Rows and bytes of metadata that are read at once.
 _PAGE = 500
@@ -55,31 +57,55 @@ def check_interval(poll: float) -> float:
     return poll
 
 
-@contextmanager
-def writing(store: SqliteStore, at_once: bool = False) -> Iterator[sqlite3.Connection | None]:
-    """A unit of work in SQL; `at_once` waits for no other writer: it gives None if there is one."""
-    # A finalizer may use the store in between.
-    state = store._state
-    state.unit = unit = Unit()
-    try:
-        if at_once:
+class Writing:
+    """A unit of work in SQL.
+
+    Parameters
+    ----------
+    store : SqliteStore
+    at_once : bool
+        Wait for no other writer: there is no connection, and no unit, if there is one.
+    """
+
+    def __init__(self, store: SqliteStore, at_once: bool = False) -> None:
+        self._store = store
+        self._at_once = at_once
+        self._unit: Unit | None = None
+
+    def __enter__(self) -> sqlite3.Connection | None:
+        store = self._store
+        # A finalizer may use the store in between.
+        unit = store._state.unit = Unit()
+        try:
             with Use(store) as handle:
-                begun = store._begin_at_once(handle)
-            if not begun:
-                yield None
-                return
-        else:
-            store._begin()
-        with Use(store) as handle:
-            yield store._in_transaction(handle)
-        store._commit()
-    except BaseException:
-        store._rollback()
-        raise
-    finally:
-        state.unit = None
-    for change in unit.changes:
-        store._tell(change)
+                if not self._at_once:
+                    store._begin()
+                elif not store._begin_at_once(handle):
+                    store._state.unit = None
+                    return None
+                connection = store._in_transaction(handle)
+        except BaseException:
+            store._state.unit = None
+            store._rollback()
+            raise
+        self._unit = unit
+        return connection
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        store, unit = self._store, self._unit
+        if unit is None:
+            return
+        done = False
+        try:
+            if kind is None:
+                store._commit()
+                done = True
+        finally:
+            store._state.unit = None
+            if not done:
+                store._rollback()
+        for change in unit.changes:
+            store._tell(change)
 
 
 class _Row:
@@ -109,8 +135,9 @@ class RemoteChanges:
         self.tables = ChangeTables(store.table)
         self._interval = interval
         self._patience = max(PATIENCE, _INTERVALS * interval)
-        #: Names that this store had in other processes, and until when.
-        self._before: dict[str, float] = {}
+        #: What changes of the store are marked with; those before a fork with another one.
+        self._marks: list[str] = []
+        self.renew()
         self._seen: int | None = None
         self._is_orphan = False
         self._fresh()
@@ -143,6 +170,8 @@ class RemoteChanges:
             _warn(store)
         self._seen = self._written = seen
         self._write_at = time.monotonic() + _LONG
+        from weakref import finalize
+
         self._finalizer = finalize(
             store, _leave_quietly, store._path, store.table, self._name, os.getpid()
         )
@@ -158,20 +187,26 @@ class RemoteChanges:
         self._mark(connection)
 
     def _mark(self, connection: sqlite3.Connection) -> None:
+        import sqlite3
+
         try:
             connection.execute(
                 f'CREATE TEMP TRIGGER IF NOT EXISTS "{self.tables.table}#changes writer"'
                 f" AFTER INSERT ON main.{self.tables.changes} BEGIN UPDATE {self.tables.changes}"
-                f" SET writer = '{self._name}' WHERE id = new.id; END"
+                f" SET writer = '{self._marks[-1]}' WHERE id = new.id; END"
             )
         except sqlite3.OperationalError:
             # Somebody has dropped the table. The next poll makes it again, and says so.
             pass
 
+    def renew(self) -> None:
+        """Mark with another mark on all new connections, of which there are none yet."""
+        self._marks = [*self._marks[-_MOST_MARKS:], os.urandom(8).hex()]
+
     def forked(self) -> None:
         """Begin anew in a child process, as soon as the store is used there."""
-        if not self._is_orphan:
-            self._before[self._name] = time.time()
+        # The last one is that of the parent from now on.
+        self._marks[-1] = os.urandom(8).hex()
         self._is_orphan = True
         self._fresh()
 
@@ -214,6 +249,8 @@ class RemoteChanges:
 
     def _read(self, store: SqliteStore) -> tuple[list[_Row], bool]:
         """Return the next rows of the log, and whether there are more."""
+        from weakref import ref
+
         with Use(store) as handle:
             connection = handle.connection
             (version,) = connection.execute("PRAGMA data_version").fetchone()
@@ -249,9 +286,8 @@ class RemoteChanges:
         factory, connection.text_factory = connection.text_factory, _text
         cursor = connection.execute(
             "SELECT id, time, action, key, created,"
-            " CASE WHEN writer IS ? THEN NULL ELSE metadata END, writer"
-            f" FROM {self.tables.changes} WHERE id > ? ORDER BY id",
-            (self._name, self._seen),
+            f" metadata, writer FROM {self.tables.changes} WHERE id > ? ORDER BY id",
+            (self._seen,),
         )
         try:
             for columns in cursor:
@@ -278,7 +314,7 @@ class RemoteChanges:
     def _tell(self, store: SqliteStore, row: _Row, action: str) -> None:
         from .events import StoreDeleteEvent, StoreSetEvent, StoreUpdateEvent
 
-        if row.writer == self._name or row.time <= self._before.get(row.writer, 0.0):
+        if row.writer in self._marks:
             return
         try:
             key = check_key(row.key)
@@ -295,7 +331,7 @@ class RemoteChanges:
 
     def _register_again(self, store: SqliteStore) -> None:
         _warn(store)
-        with writing(store, at_once=True) as connection:
+        with Writing(store, at_once=True) as connection:
             if connection is not None:
                 self._seen, _ = self.tables.register(connection, self._name, self._patience)
                 self._written = self._seen
@@ -308,7 +344,7 @@ class RemoteChanges:
         few = self._seen - self._written < _MANY
         if self._seen == self._written or (few and time.monotonic() < self._write_at):
             return
-        with writing(store, at_once=True) as connection:
+        with Writing(store, at_once=True) as connection:
             if connection is None or not self._is_known(connection):
                 return
             connection.execute(
@@ -380,6 +416,7 @@ def _leave_quietly(path: str, table: str, name: str, process: int) -> None:
     """Clean up after a store that was not disconnected; in a finalizer, so it waits for nobody."""
     if os.getpid() != process:
         return
+    import sqlite3
     from urllib.parse import quote
 
     try:

@@ -13,8 +13,6 @@ elsewhere the locks are kept.
 
 from __future__ import annotations
 
-import sqlite3
-
 from ._sqlite_blobs import NUMBER, SHIFT
 from ._sqlite_inspection import as_text, is_damage, row_id_of
 from ._sqlite_maintenance import MESSAGES, file_problems
@@ -24,6 +22,7 @@ from .maintenance import Finding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Iterator
     from typing import Any
 
@@ -53,6 +52,8 @@ def mend_file(store: SqliteStore) -> list[Finding]:
 
 def _reindex(store: SqliteStore, connection: sqlite3.Connection) -> list[Finding] | None:
     """Make indexes again; return what is lost, or None if that is not enough."""
+    import sqlite3
+
     connection.execute("BEGIN IMMEDIATE")
     try:
         lost = [_lost(key) for key in _keys_without_row(store, connection)]
@@ -80,22 +81,42 @@ def _lost(key: Any) -> Finding:
 
 def _keys_without_row(store: SqliteStore, connection: sqlite3.Connection) -> Iterator[Any]:
     """Return keys that the index of keys has and the table has not."""
-    row_id = row_id_of(connection, store._sql_table)
+    table = store._sql_table
+    row_id = row_id_of(connection, table)
     for index in _indexes(connection, store.table):
         if _columns_of_index(connection, index) == ["key"]:
-            try:
-                for row, key in connection.execute(
-                    f"SELECT {row_id}, key FROM {store._sql_table} INDEXED BY {_quoted(index)}"
-                    " ORDER BY key"
-                ):
-                    if not _can_be_read(connection, store._sql_table, row_id, row):
-                        yield key
-            except sqlite3.DatabaseError as error:
-                if not is_damage(error):
-                    raise
+            sql = f"SELECT {row_id}, key FROM {table} INDEXED BY {_quoted(index)} ORDER BY key"
+            for found in _reading(connection, sql):
+                if found is not None and not _can_be_read(connection, table, row_id, found[0]):
+                    yield found[1]
+
+
+def _reading(connection: sqlite3.Connection, sql: str, *values: Any) -> Iterator[Any]:
+    """Return rows, and None where they cannot be read on; without a LIMIT."""
+    import sqlite3
+
+    count = 0
+    try:
+        for row in connection.execute(sql, values):
+            yield row
+            count += 1
+    except sqlite3.DatabaseError as error:
+        # An index that is not of all rows is none for this.
+        if not is_damage(error) and str(error) != "no query solution":
+            raise
+    else:
+        return
+    try:
+        # The cursor has already looked for the row behind this one when it gives it.
+        yield from connection.execute(f"{sql} LIMIT 1 OFFSET {count}", values).fetchall()
+    except sqlite3.DatabaseError:
+        pass
+    yield None
 
 
 def _can_be_read(connection: sqlite3.Connection, table: str, row_id: str, row: Any) -> bool:
+    import sqlite3
+
     try:
         sql = f"SELECT * FROM {table} NOT INDEXED WHERE {row_id} = ?"
         return connection.execute(sql, (row,)).fetchone() is not None
@@ -117,6 +138,8 @@ def _columns_of_index(connection: sqlite3.Connection, index: str) -> list[str]:
 
 
 def _rebuild(store: SqliteStore, connection: sqlite3.Connection) -> list[Finding]:
+    import sqlite3
+
     watcher = new_connection(store) if store._wal else None
     try:
         for _ in range(_TRIES):
@@ -255,6 +278,8 @@ class Salvage:
                 self._lost.append(_lost(key))
 
     def _make_indexes(self, indexes: list[tuple[str, str]]) -> None:
+        import sqlite3
+
         for name, sql in indexes:
             try:
                 self._target.execute(sql)
@@ -368,14 +393,7 @@ class Salvage:
         return parts
 
     def _reading(self, sql: str, *values: Any) -> Iterator[Any]:
-        """Return rows, and None where they cannot be read on."""
-        try:
-            yield from self._source.execute(sql, values)
-        except sqlite3.DatabaseError as error:
-            # An index that is not of all rows is none for this.
-            if not is_damage(error) and str(error) != "no query solution":
-                raise
-            yield None
+        return _reading(self._source, sql, *values)
 
     def _readable_behind(self, upwards: str, last: int) -> int | None:
         """Return from where on there are rows behind one that can be read no more."""

@@ -256,6 +256,8 @@ class SqliteStore(BaseStore):
 
     def _drop_handles(self) -> None:
         """Forget all connections: those that nobody uses are closed now, the one in a transaction is kept."""
+        if self._remote is not None:
+            self._remote.renew()
         self._handles = Connections()
 
     def _forked(self) -> None:

@@ -6,8 +6,24 @@ from .._lazy import lazy_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .api import ProgressDisplay, ProgressWriter, SpinWriter, track, write_static
+    from .api import (
+        ProgressDisplay,
+        ProgressWriter,
+        SpinWriter,
+        log_handler,
+        track,
+        write,
+        write_static,
+    )
 
-__all__ = ["ProgressDisplay", "ProgressWriter", "SpinWriter", "track", "write_static"]
+__all__ = [
+    "ProgressDisplay",
+    "ProgressWriter",
+    "SpinWriter",
+    "log_handler",
+    "track",
+    "write",
+    "write_static",
+]
 
 __getattr__, __dir__ = lazy_names(__name__, {"api": " ".join(__all__)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._format import Widths, indentation, line, summary
+from ._format import Widths, indentation, line, state_color, summary
 from ._nesting import count, kind
 from ._screen import Screen
 from ._text import columns, fit, painted_columns, printable, wrap
@@ -81,14 +81,15 @@ class Bars(Screen):
         below: list[str] = []
         for item in told:
             if isinstance(item, str):
-                # To clear behind a line that just fills the terminal would take its last character.
+                # What is longer than a line gets into the next one. To clear behind a text that
+                # just fills the terminal would take its last character.
                 above += [
-                    text if text and painted_columns(text) % width == 0 else f"{text}\x1b[K"
+                    f"{text}\x1b[K" if painted_columns(text) % width else text
                     for text in printable(self.stream.legible(item))
                 ]
             else:
                 for last_row in item:
-                    above += [f"{text}\x1b[K" for text in self._lines(last_row, room)]
+                    above += self._lines(last_row, room)
         for row in rows:
             below += self._lines(row, room, reasons=1)
         if others:
@@ -107,8 +108,9 @@ class Bars(Screen):
             # A terminal that became narrower has broken the lines that are too long for it now.
             up = sum(max(1, -(-painted_columns(drawn) // width)) for drawn in self._drawn)
         text = f"\r\x1b[{up}A" if up else "\r"
-        text += "".join(f"{shown}\n" for shown in above)
-        text += "".join(f"{shown}\x1b[K\n" for shown in below)
+        # Cleared as a whole: of what is cleared behind a text tmux remembers how long it was, and
+        # that it went on in the next line, and breaks and joins it accordingly in another width.
+        text += "".join(f"\x1b[2K{shown}\n" for shown in above + below)
         # Behind the lines, not before them: what is cleared from the top of the screen on, tmux
         # takes for something to keep in its history. What is there when the last state has been
         # painted is the ^C that a terminal shows where the cursor is.
@@ -139,15 +141,14 @@ class Bars(Screen):
             return [self._summary(entry.counts, room, margin)]
         style = self.stream.style
         lines = [line(row, self._widths, room, style)]
-        if entry.ended is None:
+        if row.state == "running":
             return lines
         reason = entry.operation.reason()
-        if kind(row.state) != "done":
-            color = "33" if row.state == "warning" else "31"
+        if row.state != "normal":
             told = wrap(reason, room - len(margin), 2)
             if reasons is not None and len(told) > reasons:
                 told = [fit(reason, room - len(margin), style.ellipsis)]
-            lines += [margin + style.paint(text, color) for text in told]
+            lines += [margin + style.paint(text, state_color(row.state)) for text in told]
         elif (
             reason
             and reasons is None
@@ -186,7 +187,7 @@ def _choose(entries: list[Entry], limit: int) -> tuple[list[Entry], list[Entry]]
 
 
 def _height(entry: Entry) -> int:
-    return 2 if kind(entry.state) in ("warning", "failed") else 1
+    return 1 if entry.state in ("running", "normal") else 2
 
 
 def _rank(entry: Entry) -> tuple[int, float]:

@@ -13,6 +13,7 @@ __all__ = [
     "indentation",
     "line",
     "plain",
+    "state_color",
     "summary",
 ]
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _GAP = 2
 _LABEL_MIN = 10
+_BAR_MIN = 5
 _INDENT = 2
 
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -212,7 +214,8 @@ class Row:
                 self.time = duration(elapsed)
             else:
                 # Never '0 s left' while something is.
-                self.time = "" if left is None else f"{duration(max(left, 1) if left else 0)} left"
+                shown = "<1 s" if left and left < 1 else duration(left or 0)
+                self.time = "" if left is None else f"{shown} left"
         else:
             self.rate = _rate(done / elapsed if elapsed > 0 else None, unit)
             self.time = f"in {duration(elapsed, exact=True)}"
@@ -272,6 +275,10 @@ class Widths:
                 shares[part] = 0
         bar = bar_min if label + _GAP + bar_min + needed() <= width else 0
         room = width - needed() - (bar + _GAP if bar else 0)
+        # A short bar says as much as a long one, half a name less.
+        if room < self.label and bar > _BAR_MIN:
+            cut = min(self.label - room, bar - _BAR_MIN)
+            bar, bar_max, room = bar - cut, bar - cut, room + cut
         if room < 3 and needed():  # nothing can be told of a name in two columns
             room = 0
         label = min(self.label, room)
@@ -280,7 +287,8 @@ class Widths:
         return {"label": label, "bar": bar, **shares}
 
 
-def _color(state: str) -> str:
+def state_color(state: str) -> str:
+    """What an operation in this state is painted in."""
     return _COLORS.get(state, _FAILED)
 
 
@@ -288,10 +296,10 @@ def _bar(fraction: float, width: int, state: str, style: Style) -> str:
     if style.unicode:
         halves = int(fraction * width * 2)
         done = "━" * (halves // 2) + "╸" * (halves % 2)
-        return style.paint(done, _color(state)) + style.paint("─" * (width - len(done)), "90")
+        return style.paint(done, state_color(state)) + style.paint("─" * (width - len(done)), "90")
     inside = width - 2
     done = "#" * int(fraction * inside)
-    return "[" + style.paint(done, _color(state)) + "-" * (inside - len(done)) + "]"
+    return "[" + style.paint(done, state_color(state)) + "-" * (inside - len(done)) + "]"
 
 
 def _sign(row: Row, style: Style) -> str:
@@ -312,7 +320,7 @@ def line(row: Row, widths: Widths, width: int, style: Style) -> str:
         # A spinner has nothing but its count to tell; the bars of others leave room for it.
         room = shares["bar"] - 1 + (_GAP + shares["percent"] if shares["percent"] else 0)
         told = "" if shares["amount"] or columns(row.amount) >= room else f" {row.amount}"
-        sign = style.paint(_sign(row, style), _color(row.state))
+        sign = style.paint(_sign(row, style), state_color(row.state))
         parts.append(sign + told + " " * (room - columns(told)))
         shares["percent"] = 0
     for name, text in (

@@ -50,7 +50,7 @@ class Lines(Screen):
                 texts.append(ended_line(item))
             elif isinstance(item, list):
                 texts += [self._end(entry) for entry in item]
-            else:
+            elif not item.depth:
                 texts.append(self._start(item, now))
         # Not for each operation that starts or ends while a thousand others run.
         if now >= self._look or last:
@@ -81,8 +81,13 @@ class Lines(Screen):
 
     def _progress(self, entry: Entry, now: float) -> str:
         operation, row = self._row(entry, now)
+        if row.state == "interrupted" and entry.ended is None:
+            return f"{plain(row, row.state)}\n"
         if row.state != "running":
             return ""  # it has ended since it was counted among these; its end is among the news
+        if entry.depth and operation not in self._said:
+            # What soon ends is told of by what it is nested in.
+            return self._start(entry, now) if row.elapsed >= self.spacing else ""
         then, tenth, amount = self._said.setdefault(operation, (now, 0, row.amount))
         further = int((row.fraction or 0) * 10)
         passed = now - then
@@ -96,4 +101,6 @@ class Lines(Screen):
     def _end(self, entry: Entry) -> str:
         operation, row = self._row(entry, 0)
         done = kind(row.state) == "done"
+        if done and entry.depth and row.elapsed < self.spacing:
+            return ""
         return f"{plain(row, '' if done else operation.reason())}\n"

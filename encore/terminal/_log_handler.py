@@ -8,31 +8,35 @@ __all__ = ["DisplayHandler"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from logging import LogRecord
-
-    from .progress_display import ProgressDisplay
 
 
 class DisplayHandler(Handler):
-    """Hands records to the `write` of a display.
+    """Hands records to a display.
 
     Parameters
     ----------
-    display : ProgressDisplay
-        The display. The handler keeps it alive.
+    write : callable
+        What prints a text.
+    display : object
+        Whose that is.
     level : int or str
         The least level of the records.
     """
 
-    def __init__(self, display: ProgressDisplay, level: int | str = 0) -> None:
+    def __init__(
+        self, write: Callable[[str], object], display: object, level: int | str = 0
+    ) -> None:
         super().__init__(level)
-        self.display = display
+        self._write = write
+        self._display = display
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self.display!r}>"
+        return f"<{type(self).__name__} of {self._display}>"
 
     def emit(self, record: LogRecord) -> None:
         try:
-            self.display.write(self.format(record))
+            self._write(self.format(record))
         except Exception:
             self.handleError(record)

@@ -37,16 +37,16 @@ class Stream:
         "_environ",
         "_full",
         "_rest",
-        "_stream",
         "broken",
         "encoding",
+        "file",
         "handed",
         "style",
         "terminal",
     )
 
     def __init__(self, stream: TextIO | None, environ: Mapping[str, str] | None = None) -> None:
-        self._stream = stream
+        self.file = stream
         self._environ = environ = os.environ if environ is None else environ
         self._ascii = False
         # What the stream has not got yet, and whether it may have to be flushed before.
@@ -73,7 +73,7 @@ class Stream:
         self.style = Style(unicode, self.terminal and not environ.get("NO_COLOR"))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._stream!r})"
+        return f"{type(self).__name__}({self.file!r})"
 
     def _takes(self, text: str) -> bool:
         if self.encoding is None:
@@ -87,7 +87,7 @@ class Stream:
     def size(self) -> tuple[int, int]:
         """Columns and lines of the terminal, as they are now."""
         try:
-            fd = self._stream.fileno()  # type: ignore[union-attr]
+            fd = self.file.fileno()  # type: ignore[union-attr]
             width, height = os.get_terminal_size(fd)
         except (
             Exception
@@ -159,18 +159,18 @@ class Stream:
         until = monotonic() + seconds
         try:
             while not self.ready() and not self.broken and (left := until - monotonic()) > 0:
-                select([], [self._stream], [], left)  # type: ignore[type-var]
+                select([], [self.file], [], left)  # type: ignore[type-var]
         except Exception:  # it has no descriptor to wait for
             pass
 
     def _blocks(self) -> bool:
         try:
-            return os.get_blocking(self._stream.fileno())  # type: ignore[union-attr]
+            return os.get_blocking(self.file.fileno())  # type: ignore[union-attr]
         except Exception:
             return True
 
     def _put(self, text: str) -> None:
-        stream = self._stream
+        stream = self.file
         if TYPE_CHECKING:
             assert stream is not None
         try:
@@ -182,7 +182,7 @@ class Stream:
             stream.write(text.encode("ascii", "replace").decode("ascii"))
 
     def _flush(self) -> None:
-        flush = getattr(self._stream, "flush", None)
+        flush = getattr(self.file, "flush", None)
         if flush is not None:
             flush()
         self._full = False

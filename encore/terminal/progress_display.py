@@ -7,6 +7,7 @@ from time import monotonic
 
 from ._meter import as_number
 from ._stream import Stream
+from .printing import DisplayStream, closed, opened
 from .writers import ProgressWriter, SpinWriter
 
 __all__ = ["ProgressDisplay"]
@@ -67,6 +68,10 @@ class ProgressDisplay:
         How operations are shown.
     event_manager : BaseEventManager
         The event manager that the display is connected to.
+    stream : text file
+        For `print(file=...)`, `contextlib.redirect_stdout` and the like: prints above the lines of
+        the operations, as :meth:`write` does. An unfinished line is kept until it ends, or the
+        display is closed.
     writers : dict
         The writer of each running operation, by operation id. For an id that cannot be hashed, its
         repr.
@@ -133,6 +138,7 @@ class ProgressDisplay:
             from ._screen import Screen
 
             self._screen = Screen(target, clock, self.repaint_interval)
+        self.stream = DisplayStream(self._screen)
         self._on_step = _step_listener(self)
         self._connect(filter)
 
@@ -141,6 +147,7 @@ class ProgressDisplay:
             # Steps and ends are those of operations whose start was seen.
             chosen = filter if listener == self.start_listener else None
             self.event_manager.connect(cls, listener, filter=chosen)
+        opened(self)
 
     def _listeners(self) -> list[tuple[type[BaseEvent], Listener]]:
         from ..events.progress_events import ProgressEndEvent, ProgressStartEvent, ProgressStepEvent
@@ -167,6 +174,10 @@ class ProgressDisplay:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if isinstance(exc, KeyboardInterrupt):
+            for writer in list(self.writers.values()):
+                if isinstance(writer, ProgressWriter):
+                    writer._state = "interrupted"
         self.close()
 
     def close(self) -> None:
@@ -182,6 +193,8 @@ class ProgressDisplay:
                 except KeyError:  # closed before, or disconnected by somebody else
                     pass
         finally:
+            closed(self)
+            self.stream.finish()
             self._screen.close()
             self._plain.clear()
             self.writers.clear()
@@ -189,8 +202,8 @@ class ProgressDisplay:
     def write(self, text: str) -> None:
         """Print text above the lines of the operations.
 
-        For what a program has to say while operations run: what it prints itself would end up among
-        their lines. Any thread may do so. On a terminal, colours in the text are shown, other
+        For what a program has to say while operations run: what it prints itself would be painted
+        over. Any thread may do so. On a terminal, colours in the text are shown, other
         control characters are not. A closed display prints the text as it is.
 
         Parameters
@@ -216,7 +229,7 @@ class ProgressDisplay:
         """
         from ._log_handler import DisplayHandler
 
-        return DisplayHandler(self, level)
+        return DisplayHandler(self.write, self, level)
 
     def find(self, operation_id: object) -> Any:
         """Return the writer of a running operation, or None.

@@ -5,6 +5,9 @@ from __future__ import annotations
 from _thread import RLock
 from os import getpid
 
+from ..events.event_manager import _EMIT, EventManager
+from ..events.progress_events import ProgressManager, ProgressStartEvent
+from .printing import displays
 from .progress_display import ProgressDisplay
 
 __all__ = ["track"]
@@ -15,8 +18,16 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from ..events.abstract_event_manager import BaseEvent, BaseEventManager
+    from ..events.progress_events import Cancel
+    from ._screen import Screen
 
     T = TypeVar("T")
+
+_SKIPPED = 8
+"""Items of a tight loop for which the clock is read once: reading it takes as long as the rest."""
+
+_SOON = 0.001
+"""Seconds from one reading to the next in a loop that is tight."""
 
 
 def track(
@@ -24,7 +35,10 @@ def track(
     message: str = "Working",
     total: float | None = None,
     event_manager: BaseEventManager | None = None,
-    **attributes: Any,
+    *,
+    unit: str | None = None,
+    parent: object = ...,
+    cancel: Cancel | None = None,
 ) -> Iterator[T]:
     """Iterate over something and tell how far it is, as progress events::
 
@@ -32,7 +46,8 @@ def track(
             copy(file)
 
     There is a start event before the first item is taken, a step event after the body of the loop
-    has run for an item, and an end event with the last. A loop that is left early, by ``break``,
+    has run for an item, and an end event with the last. Where nobody but a display listens for
+    steps, it counts them without events. A loop that is left early, by ``break``,
     ``return`` or an exception in its body, ends the operation normally where it is: the end event
     has ``complete=False``, and a display keeps the bar as it stands. (What leaves a loop does not
     reach what it iterates over. Code that wants to tell a failure from a break uses a
@@ -52,8 +67,12 @@ def track(
         The number of items; by default what ``len()`` or ``__length_hint__`` say, if there is one.
     event_manager : BaseEventManager, optional
         Where the events are emitted.
-    **attributes
-        Further attributes of every event, such as ``unit='files'``.
+    unit : str, optional
+        What the items are, such as 'files', as an attribute of every event.
+    parent : object, optional
+        The operation id of what the loop is part of, or None, as an attribute of every event.
+    cancel : object with `cancelled`, optional
+        As for :class:`~encore.events.progress_events.ProgressManager`.
 
     Returns
     -------
@@ -61,6 +80,11 @@ def track(
         The items.
     """
     steps = _length(iterable) if total is None else total
+    attributes: dict[str, Any] = {} if unit is None else {"unit": unit}
+    if parent is not ...:
+        attributes["parent"] = parent
+    if cancel is not None:
+        attributes["cancel"] = cancel
     return _track(iter(iterable), message, steps, event_manager, attributes)
 
 
@@ -81,29 +105,85 @@ def _track(
     attributes: dict[str, Any],
 ) -> Iterator[T]:
     from ..events.package_globals import get_event_manager
-    from ..events.progress_events import ProgressManager
 
     manager = get_event_manager() if event_manager is None else event_manager
     display = _borrow(manager) if event_manager is None else None
     progress = ProgressManager(manager, None, None, message, steps, **attributes)
-    count = 0
+    kind = progress.StepEventType
+    counter = _Counter()
+    calls: object = None
+    known: object = counter
+    counted = False
+    screen: Screen | None = None
+    look = 0.0
+    looked = float("-inf")
     try:
         progress.start()
-        for item in items:
+        for count, item in enumerate(items, 1):
             yield item
-            count += 1
-            progress.step(step=count)
+            counter.step = count
+            try:
+                # Replaced whenever somebody connects or disconnects.
+                calls = manager._plans[kind].calls  # type: ignore[attr-defined]
+            except (AttributeError, KeyError):  # a manager of another kind; or there is a tracer
+                calls = None
+            if calls is not known:
+                known = calls
+                counted, screen = _count(progress, calls, counter)
+                look = count if screen is not None else float("inf")
+            if not counted:
+                progress.step(step=count)
+            elif count >= look and screen is not None:
+                now = screen.clock()
+                look = count + (_SKIPPED if now - looked < _SOON else 1)
+                looked = now
+                if now >= screen.due:
+                    screen.refresh()
     except GeneratorExit:
         progress.end(complete=False)
         raise
     except BaseException as exc:
-        progress.end(str(exc) or type(exc).__name__, "exception")
+        interrupted = isinstance(exc, KeyboardInterrupt)
+        progress.end("interrupted" if interrupted else str(exc) or type(exc).__name__, "exception")
         raise
     else:
         progress.end()
     finally:
         if display is not None:
             _give_back(display)
+
+
+class _Counter:
+    """What stands for the steps of a loop that nobody but a display listens for."""
+
+    __slots__ = ("step",)
+
+    step: int
+
+
+def _count(progress: ProgressManager, calls: Any, counter: Any) -> tuple[bool, Screen | None]:
+    """Whether a loop need not emit its steps; and the screen that shows them all the same."""
+    manager: Any = progress.event_manager
+    if (
+        calls is None
+        or len(calls) > 1
+        or type(manager) is not EventManager
+        or manager._replaced
+        or EventManager.emit is not _EMIT
+        or progress._cancel is not None
+    ):
+        return False, None
+    if not calls:
+        return True, None
+    operation_id = progress.operation_id
+    for display in displays():
+        if display._on_step is calls[0]:
+            writer = display._plain.get(id(operation_id))
+            if writer is None:
+                return display.find(operation_id) is None, None
+            writer._step = counter
+            return True, writer._screen
+    return False, None
 
 
 class _LoopDisplay(ProgressDisplay):
@@ -134,8 +214,6 @@ def _borrow(manager: BaseEventManager) -> _LoopDisplay | None:
     """A display for a loop, if the manager has nobody who listens."""
     display = _share(manager, None)
     if display is None:
-        from ..events.progress_events import ProgressStartEvent
-
         # One that is just being closed is nobody.
         if not _closing and manager.has_listeners(ProgressStartEvent):
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from _weakref import ref
+from sys import exc_info
 
 from ._format import Row
 from ._meter import Meter, as_number
@@ -105,9 +106,16 @@ class ProgressWriter:
         """Show how it ended, for the last time."""
         if self._state != "running":
             return
-        self._last = _text(event, "message") or ""
+        message = _text(event, "message") or ""
+        self._last = message.removeprefix(f"{self._name}: ")
         state = _text(event, "exit_state")
-        if state is None or state == "normal":
+        if state == "exception" and (
+            # Control-C has no text of its own.
+            message == "interrupted"
+            or (not message and isinstance(exc_info()[1], KeyboardInterrupt))
+        ):
+            state = "interrupted"
+        elif state is None or state == "normal":
             state = "stopped" if _value(event, "complete") is False else "normal"
         elif state != "warning":
             state = state.upper()
@@ -119,11 +127,12 @@ class ProgressWriter:
     def row(self, now: float) -> Row:
         """What to show at a time of the display's clock. Only the thread that paints calls this."""
         step = self._step
+        done = as_number(_value(step, "step"))
+        # What stands for the steps of a loop counts on.
+        if done is not None and (step is not self._measured or done != self._meter.count):
+            self._meter.update(done, now)
         if step is not self._measured:
             self._measured = step
-            done = as_number(_value(step, "step"))
-            if done is not None:
-                self._meter.update(done, now)
             self._detail = _text(step, "message") or ""
             self._unit = self._unit or _text(step, "unit") or ""
         return Row(self._meter, now, self._label(), self._unit, self._state)
@@ -131,7 +140,9 @@ class ProgressWriter:
     def reason(self) -> str:
         """What the end event says: 'ERROR: disk full'; at a normal end only what is new."""
         message = self._last
-        if self._state in ("normal", "stopped"):
+        if self._state in ("stopped", "interrupted"):
+            return self._state
+        if self._state == "normal":
             return message if message != self._name else ""
         return f"{self._state.upper()}: {message}" if message else self._state.upper()
 

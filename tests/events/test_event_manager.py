@@ -153,7 +153,11 @@ class TestConnecting:
             ((3, print), "not a class of events: 3"),
             ((SaveEvent, 3), "not 3"),
             ((SaveEvent, print, {1: 2}), "names of attributes, not 1"),
-            ((SaveEvent, print, None, "high"), "bad operand"),
+            ((SaveEvent, print, None, "high"), "the priority is a number, not 'high'"),
+            ((SaveEvent, print, None, ""), "the priority is a number, not ''"),
+            ((SaveEvent, print, None, None), "the priority is a number, not None"),
+            ((SaveEvent, print, None, 1j), "the priority is a number, not 1j"),
+            (("name", print), "not a class of events: 'name'"),
         ],
     )
     def test_bad_arguments_are_type_errors_and_change_nothing(self, manager, arguments, message):
@@ -161,9 +165,22 @@ class TestConnecting:
             manager.connect(*arguments)
         assert manager.get_event() == {}
 
+    @pytest.mark.parametrize("known", [True, False])
+    def test_the_key_error_of_disconnect_names_class_and_listener(self, manager, known):
+        if known:
+            manager.connect(SaveEvent, repr)
+        with pytest.raises(KeyError) as caught:
+            manager.disconnect(SaveEvent, print)
+        assert caught.value.args == (f"{print!r} is not connected to SaveEvent",)
+
     def test_what_is_no_event_cannot_be_emitted(self, manager):
-        with pytest.raises(TypeError, match="not a class of events"):
+        with pytest.raises(TypeError, match="emit takes an event, not 'event'"):
             manager.emit("event")
+        for _ in range(2):
+            with pytest.raises(TypeError, match="emit takes an event, not the class SaveEvent"):
+                manager.emit(SaveEvent)
+        with pytest.raises(TypeError, match="emit takes an event, not the class SaveEvent"):
+            EventManager(on_error="raise").emit(SaveEvent, block=False)
         with pytest.raises(TypeError, match="not a class of events"):
             manager.has_listeners(int)
 
@@ -263,7 +280,7 @@ class TestWeakMethods:
         del listeners, listener
         gc.collect()
         manager.connect(SaveEvent, calls.append)
-        assert repr(manager) == "<EventManager: 1 listeners, 1 classes of events>"
+        assert repr(manager) == "<EventManager: 1 listener, 1 class of events>"
         assert [len(held) for held in manager._registry._listeners.values()] == [1]
         assert manager._registry.dead == []
 
@@ -742,7 +759,7 @@ class TestInspection:
         manager.connect(FileEvent, calls.append)
         info = manager.get_event(SaveEvent)
         assert (info.cls, info.enabled, info.listeners) == (SaveEvent, True, [print])
-        assert repr(info) == "<EventInfo SaveEvent: enabled, 1 listeners>"
+        assert repr(info) == "<EventInfo SaveEvent: enabled, 1 listener>"
         manager.disable(SaveEvent)
         manager.disconnect(SaveEvent, print)
         assert repr(info) == "<EventInfo SaveEvent: disabled, 0 listeners>"
@@ -764,3 +781,54 @@ def test_overrides_inherit_their_documentation():
     for name in ("connect", "disconnect", "emit", "disable", "enable", "is_enabled"):
         assert getattr(EventManager, name).__doc__ is None
         assert "Parameters" in inspect.getdoc(getattr(EventManager, name))
+
+
+class TestIsSilent:
+    """Whether a class of events and its base classes are unheard, in one question."""
+
+    class Both(SaveEvent, OtherEvent):
+        pass
+
+    @pytest.fixture
+    def manager(self, manager):
+        assert not manager.is_silent(self.Both), "not said at once"
+        assert manager.is_silent(self.Both)
+        return manager
+
+    @pytest.mark.parametrize("cls", [BaseEvent, SaveEvent, OtherEvent])
+    def test_not_where_somebody_listens(self, manager, cls):
+        manager.connect(cls, print, {"source": 1})
+        assert not manager.is_silent(self.Both)
+        manager.disconnect(cls, print)
+        assert manager.is_silent(self.Both)
+
+    def test_not_where_one_of_the_base_classes_is_disabled(self, manager):
+        # The events of the others are emitted.
+        manager.disable(SaveEvent)
+        assert manager.has_listeners(self.Both) is False
+        for _ in range(2):
+            assert not manager.is_silent(self.Both)
+
+    def test_not_where_there_is_a_tracer_or_a_block(self, manager):
+        manager.set_trace(lambda name, method, args: False)
+        assert not manager.is_silent(self.Both)
+        manager.set_trace(None)
+        with manager.held(BaseEvent):
+            assert not manager.is_silent(self.Both)
+        assert manager.is_silent(self.Both)
+
+    def test_not_where_emit_was_replaced(self, manager, monkeypatch, calls):
+        with monkeypatch.context() as patch:
+            patch.setattr(EventManager, "emit", lambda *args: None)
+            assert not manager.is_silent(self.Both)
+        assert manager.is_silent(self.Both)
+        manager.emit = calls.append
+        assert not manager.is_silent(self.Both)
+
+        class Own(EventManager):
+            def emit(self, event, block=True):
+                pass
+
+        own = Own()
+        for _ in range(2):
+            assert not own.is_silent(self.Both)

@@ -173,6 +173,33 @@ def test_a_filter_that_cannot_be_compared_is_logged_and_harms_nobody(
     assert [id(call) for call in calls] == [id(event)]
     (record,) = caplog.records
     assert record.exc_info[0] is ValueError
+    assert record.getMessage().startswith(f"filter of listener {print!r} failed for ")
+
+
+def test_all_who_tell_of_a_predicate_that_raises_tell_of_the_filter(manager, calls, caplog):
+    def predicate(value):
+        raise ValueError("on purpose")
+
+    manager.connect(SaveEvent, calls.append, filter={"source": predicate})
+    assert manager.get_listeners(SaveEvent()) == []
+    strict = EventManager(on_error="raise")
+    strict.connect(SaveEvent, lambda event: 1 / 0, priority=1)
+    strict.connect(SaveEvent, calls.append, filter={"source": predicate})
+    with pytest.raises(ZeroDivisionError):
+        strict.emit(SaveEvent())
+    first, second = [record.getMessage() for record in caplog.records]
+    assert first == second == f"filter of listener {calls.append!r} failed for {SaveEvent()!r}"
+    failures = []
+    told = EventManager(on_error=lambda *args: failures.append(args))
+    told.connect(SaveEvent, calls.append, filter={"source": predicate})
+    told.emit(SaveEvent())
+    assert failures[0][0] == calls.append
+
+
+def test_a_listener_that_raises_is_not_taken_for_a_filter(manager, caplog):
+    manager.connect(SaveEvent, lambda event: 1 / 0, filter={"source": None}, once=True)
+    manager.emit(SaveEvent())
+    assert caplog.records[0].getMessage().startswith("listener <function")
 
 
 def test_an_attribute_that_raises_is_logged_and_harms_nobody(manager, calls, caplog):

@@ -1,3 +1,4 @@
+import threading
 import uuid
 from concurrent.futures import Future
 
@@ -293,8 +294,17 @@ class TestCancelling:
         assert (events[-1].exit_state, events[-1].message) == ("warning", "by the body")
 
     def test_what_cannot_be_asked_is_refused(self, manager):
-        with pytest.raises(TypeError, match="cancelled"):
+        with pytest.raises(TypeError, match=r"cancel needs .*'cancelled'.*'is_set', unlike <obj"):
             ProgressManager(manager, cancel=object())
+
+    def test_an_event_of_threads_will_do(self, manager, events):
+        asked = threading.Event()
+        with ProgressManager(manager, cancel=asked) as progress:
+            progress(1)
+            asked.set()
+            with pytest.raises(Cancelled):
+                progress(2)
+        assert events[-1].exit_state == "warning"
 
 
 def test_a_call_is_the_step_of_the_subclass(manager):

@@ -274,7 +274,7 @@ class Node:
 
 
 class LastWords:
-    """Connects, emits and disconnects when a collection frees it, in the middle of whatever goes on."""
+    """Connects, emits and disconnects when a collection frees it, in the middle of anything."""
 
     def __init__(self, manager, heard):
         self.itself = self

@@ -160,6 +160,25 @@ def test_the_logging_tracer_logs_and_vetoes_nothing(manager, calls, caplog):
     }
 
 
+def test_the_lines_of_the_logging_tracer_can_be_read(manager, caplog):
+    def backup(event):
+        pass
+
+    caplog.set_level(logging.INFO)
+    manager.set_trace(LoggingTracer())
+    manager.connect(SaveEvent, backup)
+    manager.emit(SaveEvent(1))
+    manager.connect(SaveEvent, backup, {"source": 2}, -3)
+    manager.disconnect(SaveEvent, backup)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"connect: {backup!r} to SaveEvent",
+        "emit: SaveEvent(source=1)",
+        f"listen: {backup!r} hears SaveEvent(source=1)",
+        f"connect: {backup!r} to SaveEvent, filter {{'source': 2}}, priority -3",
+        f"disconnect: {backup!r} from SaveEvent",
+    ]
+
+
 def test_the_logging_tracer_takes_another_logger_and_level(manager, caplog):
     caplog.set_level(logging.DEBUG)
     tracer = LoggingTracer(logger=logging.getLogger("elsewhere"), level=logging.DEBUG)

@@ -1021,19 +1021,10 @@ for line in sys.stdin:
 
 
 @pytest.fixture
-def old(name):
+def old(name, start_08):
     """A function that calls a method of a lock of EnCore 0.8."""
-    where = os.environ.get("ENCORE08")
-    if not where:
-        pytest.skip("ENCORE08 does not say where EnCore 0.8 is installed")
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", OLD.format(name=name)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        # The current directory comes before PYTHONPATH.
-        cwd=os.path.dirname(name),
-        env={**os.environ, "PYTHONPATH": where},
+    process = start_08(
+        OLD.format(name=name), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
 
     def call(kind, method):

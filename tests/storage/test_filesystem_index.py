@@ -11,12 +11,13 @@ import random
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from unittest import mock
 
 import pytest
@@ -104,8 +105,21 @@ class Changes:
         names = self.random.sample(NAMES, self.random.randrange(4))
         return {name: self.random.choice(VALUES) for name in names}
 
+    def criteria(self):
+        """Return what something may match."""
+        files = [file for file in sorted(os.listdir(self.root)) if file.endswith(".metadata")]
+        if files and self.random.random() < 0.8:
+            try:
+                with open(f"{self.root}/{self.random.choice(files)}") as file:
+                    return dict(self.random.choice(sorted(json.load(file).items())) for _ in "1")
+            except (ValueError, OSError, IndexError):
+                pass
+        return self.metadata() or {"a": 1}
+
     def step(self):
-        kinds = [each for each in dir(self) if each.startswith("do_")]
+        # After some of them everything is looked at anew, which would hide mistakes.
+        prefix = "do_" if self.random.random() < 0.93 else "rarely_"
+        kinds = [each for each in dir(self) if each.startswith(prefix)]
         name = self.random.choice(kinds)
         getattr(self, name)(self.random.choice(self.stores), self.random.choice(KEYS))
         return name
@@ -131,9 +145,13 @@ class Changes:
             agree_inside(store)
 
     def do_rollback(self, store, key):
-        with pytest.raises(ZeroDivisionError), store.transaction(""):
-            self.do_set(store, key)
-            raise ZeroDivisionError
+        def fail():
+            with store.transaction(""):
+                self.do_set(store, key)
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            fail()
 
     def do_plant(self, store, key):
         plant(self.root, self.random.choice(["a", "b.txt", "Upper"]), self.metadata())
@@ -143,7 +161,9 @@ class Changes:
 
     def do_write_metadata_in_place(self, store, key):
         for file in sorted(os.listdir(self.root)):
-            if file.endswith(".metadata") and self.random.random() < 0.4:
+            # A link may lead nowhere.
+            is_there = file.endswith(".metadata") and os.path.exists(f"{self.root}/{file}")
+            if is_there and self.random.random() < 0.4:
                 with open(f"{self.root}/{file}", "r+b") as metadata:
                     metadata.truncate()
                     metadata.write(json.dumps(self.metadata()).encode())
@@ -173,28 +193,28 @@ class Changes:
             with open(f"{self.root}/elsewhere", "w") as file:
                 json.dump(self.metadata(), file)
 
-    def do_lose_the_index(self, store, key):
+    def rarely_lose_the_index(self, store, key):
         if os.path.exists(index_file(self.root)):
             os.unlink(index_file(self.root))
 
-    def do_copy_the_index(self, store, key):
+    def rarely_copy_the_index(self, store, key):
         if os.path.exists(index_file(self.root)):
             shutil.copy2(index_file(self.root), f"{self.root}/copy")
 
-    def do_put_an_old_index_back(self, store, key):
+    def rarely_put_an_old_index_back(self, store, key):
         if os.path.exists(f"{self.root}/copy"):
             if self.random.random() < 0.5:
                 os.rename(f"{self.root}/copy", index_file(self.root))
             else:
                 shutil.copy2(f"{self.root}/copy", index_file(self.root))
 
-    def do_damage_the_index(self, store, key):
+    def rarely_damage_the_index(self, store, key):
         if os.path.exists(index_file(self.root)):
             size = os.path.getsize(index_file(self.root))
             with open(index_file(self.root), "r+b") as file:
                 file.truncate(self.random.randrange(size + 1))
 
-    def do_scribble_in_the_index(self, store, key):
+    def rarely_scribble_in_the_index(self, store, key):
         if os.path.exists(index_file(self.root)):
             size = os.path.getsize(index_file(self.root))
             with open(index_file(self.root), "r+b") as file:
@@ -204,18 +224,18 @@ class Changes:
             # Clocks may not tell it from a change that was made just before.
             os.utime(index_file(self.root), (1, 1))
 
-    def do_lose_the_lock_of_the_index(self, store, key):
+    def rarely_lose_the_lock_of_the_index(self, store, key):
         if os.path.exists(f"{index_file(self.root)}.lock"):
             os.unlink(f"{index_file(self.root)}.lock")
 
-    def do_reconnect(self, store, key):
+    def rarely_reconnect(self, store, key):
         store.disconnect()
         store.connect()
 
 
 def agree_inside(store):
     for criteria in ({"a": 1}, {"b": None}):
-        expected = {key for key in store.keys() if matches(store, key, criteria)}
+        expected = {key for key in store.query_keys() if matches(store, key, criteria)}
         assert set(store.query_keys(**criteria)) == expected
 
 
@@ -235,7 +255,7 @@ def matches(store, key, criteria):
 @pytest.mark.parametrize("seed", [1, 2, 3, pytest.param(None, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("has_watch", [True, False])
 def test_whatever_happens_the_answers_are_those_of_a_scan(root, seed, has_watch):
-    steps = 60 if seed else 5000
+    steps = 100 if seed else 5000
     seed = seed or random.randrange(10**9)
     chance = random.Random(seed)
     asks = []
@@ -259,7 +279,7 @@ def test_whatever_happens_the_answers_are_those_of_a_scan(root, seed, has_watch)
         for _ in range(steps):
             history.append(changes.step())
             if chance.random() < 0.5:
-                criteria = changes.metadata() or {"a": 1}
+                criteria = changes.criteria()
                 asked = chance.sample([one, two], chance.randrange(3))
                 try:
                     agree(root, asked, criteria)
@@ -392,6 +412,52 @@ def test_what_changes_while_files_are_read_is_found_by_the_next_query(root, firs
         assert used(store, a=1) == ["k", "new"]
 
 
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("how", [os.symlink, os.link])
+def test_what_is_written_through_another_name_is_found(root, how, first):
+    plant(root, "k", {"a": 0})
+    os.rename(f"{root}/k.metadata", f"{root}/elsewhere")
+    with opened(root) as store:
+        put(store, "other", a=2)
+        if not first:
+            assert used(store, a=2) == ["other"]
+        how(f"{root}/elsewhere", f"{root}/k.metadata")
+        assert used(store, a=1) == []
+        with open(f"{root}/elsewhere", "w") as file:
+            file.write('{"a": 1}')
+        assert used(store, a=1) == ["k"]
+        os.unlink(f"{root}/k.metadata")
+        assert used(store, a=1) == []
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_an_index_that_somebody_else_has_changed_is_not_trusted(root, is_open):
+    with age(root), opened(root) as store:
+        put(store, "k", a=1)
+        assert used(store, a=1) == ["k"]
+        for _ in range(2):
+            if not is_open:
+                store.disconnect()
+            with closing(sqlite3.connect(index_file(root))) as connection, connection:
+                connection.execute('delete from "pairs#index"')
+            if not is_open:
+                store.connect()
+            assert used(store, a=1) == ["k"]
+
+
+@needs_watch
+def test_an_old_index_that_is_put_back_is_not_trusted(root):
+    with age(root), opened(root) as store, opened(root) as other:
+        put(store, "k", a=0)
+        assert used(store, a=1) == used(other, a=1) == []
+        shutil.copy2(index_file(root), f"{root}/copy")
+        put(store, "k", a=1)
+        assert used(store, a=1) == ["k"]
+        assert used(other, a=1) == ["k"]
+        shutil.copy2(f"{root}/copy", index_file(root))
+        assert used(store, a=1) == used(other, a=1) == ["k"]
+
+
 def test_handles_agree_on_one_file_after_it_was_lost(root):
     with age(root), opened(root) as store, opened(root) as other:
         put(store, "k", a=1)
@@ -428,6 +494,40 @@ def test_a_query_reads_only_what_has_changed(root):
         plant(root, "planted", {"a": 3})
         assert count_reads(store, lambda: used(store, a=3)) == 2
         assert used(store, a=3) == ["k3", "k5", "planted"]
+        other.delete("k3")
+        assert used(store, a=3) == ["k5", "planted"]
+        # What is gone is not kept.
+        count = "SELECT count(*) FROM pairs"
+        assert store._pair_index._connection.execute(count).fetchone() == (20,)
+
+
+@needs_watch
+def test_what_is_written_in_place_is_found(root):
+    with opened(root) as store:
+        put(store, "k", a=0)
+        assert used(store, a=1) == []
+        with open(f"{root}/k.metadata", "r+") as file:
+            for value in (1, 2):
+                file.seek(0)
+                file.write(f'{{"a":{value}}}')
+                file.flush()
+                # Nobody has closed it yet.
+                assert used(store, a=value) == ["k"]
+
+
+def test_a_name_that_a_directory_passes_over_is_found(root):
+    """As some file systems do while it is being renamed."""
+    scandir = os.scandir
+
+    @contextmanager
+    def passing_over(path):
+        with scandir(path) as entries:
+            yield [entry for entry in entries if entry.name != "k.metadata"]
+
+    with opened(root) as store:
+        put(store, "k", a=1)
+        with mock.patch.object(os, "scandir", passing_over):
+            assert used(store, a=1) == ["k"]
 
 
 def age(root):
@@ -502,11 +602,25 @@ def test_an_index_of_another_boot_is_made_anew(root):
     with age(root), opened(root) as store:
         put(store, "k", a=1)
         assert used(store, a=1) == ["k"]
-        store._pair_index._connection.execute('delete from "pairs#index"')
+        with module.IndexLock(store._pair_index) as lock:
+            store._pair_index._connection.execute('delete from "pairs#index"')
+            lock.note(index_file(root))
         store.disconnect()
-        with mock.patch.object(module, "_boot", return_value="another"):
+        with mock.patch.object(module, "boot_of_computer", return_value="another"):
             store.connect()
             assert used(store, a=1) == ["k"]
+
+
+@pytest.mark.parametrize(("boot", "synced"), [("", 2), ("known", 0)])
+def test_changes_are_synced_where_boots_cannot_be_told_apart(root, boot, synced):
+    with mock.patch.object(module, "boot_of_computer", return_value=boot), opened(root) as store:
+        put(store, "k", a=1)
+        assert used(store, a=1) == ["k"]
+        connection = store._pair_index._connection
+        assert connection.execute("PRAGMA synchronous").fetchone() == (synced,)
+        store.disconnect()
+        store.connect()
+        assert used(store, a=1) == ["k"]
 
 
 def test_a_file_that_is_no_index_is_made_one(root):
@@ -520,17 +634,25 @@ def test_a_file_that_is_no_index_is_made_one(root):
             assert used(store, a=1) == ["k"]
 
 
-@needs_watch
-def test_an_index_that_is_damaged_while_it_is_open_is_made_anew(root):
+@pytest.mark.parametrize("is_open", [True, False])
+@pytest.mark.parametrize("content", [b"", b"nonsense" * 1000, b"SQLite format 3\0" + bytes(5000)])
+def test_damage_that_only_sqlite_can_see_makes_it_anew(root, is_open, content):
     with opened(root) as store:
         for number in range(300):
             put(store, f"k{number}", a=number, b="x" * 100)
         assert used(store, a=1) == ["k1"]
-        with open(index_file(root), "r+b") as file:
-            file.write(b"\xff" * 50_000)
-        for _ in range(2):
-            assert sorted(store.query_keys(a=1)) == ["k1"]
-        assert used(store, a=1) == ["k1"]
+        with module.IndexLock(store._pair_index) as lock:
+            # In place, so that it is the same file.
+            with open(index_file(root), "r+b") as file:
+                file.truncate()
+                file.write(content)
+            lock.note(index_file(root))
+        if not is_open:
+            store.disconnect()
+            store.connect()
+        assert list(store.query_keys(a=1)) == ["k1"]
+        if content:
+            assert used(store, a=1) == ["k1"]
 
 
 # Where it cannot be had
@@ -548,6 +670,34 @@ def test_where_it_cannot_be_made_all_metadata_are_read(root):
         assert not os.path.exists(index_file(root))
         store._pair_index._not_before = 0
         assert used(store, a=1) == ["k"]
+
+
+def test_an_index_that_cannot_be_removed_is_left_alone(root):
+    with opened(root) as store:
+        put(store, "k", a=1)
+        with mock.patch.object(module.PairIndex, "_change", side_effect=sqlite3.DatabaseError):
+            assert list(store.query_keys(a=1)) == ["k"]
+        with mock.patch.object(module.PairIndex, "_update", side_effect=AssertionError):
+            assert list(store.query_keys(a=1)) == ["k"]
+
+
+@needs_watch
+@pytest.mark.parametrize(
+    ("target", "name", "result"),
+    [
+        (watch_module, "_functions", (lambda flags: -1, lambda *args: 0)),
+        (watch_module, "_functions", (lambda flags: os.open("/", 0), lambda *args: -1)),
+        (DirectoryWatch, "_is_there", False),
+    ],
+)
+def test_where_nothing_can_be_watched_all_is_looked_at(root, target, name, result):
+    before = open_files()
+    with mock.patch.object(target, name, return_value=result), opened(root) as store:
+        for value in range(3):
+            plant(root, "k", {"a": value}, replace=False)
+            assert used(store, a=value) == ["k"]
+        assert store._pair_index._watch is None
+    assert open_files() == before
 
 
 def test_a_full_disk_is_no_error(root):
@@ -578,17 +728,18 @@ def test_a_directory_that_cannot_be_written_is_no_error(root):
 
 
 def test_who_changes_it_is_waited_for_but_not_for_long(root):
-    with opened(root) as store, opened(root) as other, mock.patch.object(module, "_WAIT", 0.0):
+    with opened(root) as store, opened(root) as other, mock.patch.object(module, "WAIT", 0.0):
         put(store, "k", a=1)
         assert used(store, a=1) == used(other, a=1) == ["k"]
         put(store, "later", a=1)
-        with module._FileLock(other._pair_index):
+        with module.IndexLock(other._pair_index):
             assert sorted(store.query_keys(a=1)) == ["k", "later"]
+        put(store, "latest", a=1)
         with module._Transaction(other._pair_index._connection):
-            assert sorted(store.query_keys(a=1)) == ["k", "later"]
+            assert sorted(store.query_keys(a=1)) == ["k", "later", "latest"]
         # Nothing is forgotten, and it need not begin anew.
-        assert count_reads(store, lambda: used(store, a=1)) == (1 if HAS_WATCH else 2)
-        assert used(store, a=1) == ["k", "later"]
+        assert count_reads(store, lambda: used(store, a=1)) == (2 if HAS_WATCH else 3)
+        assert used(store, a=1) == ["k", "later", "latest"]
 
 
 def test_without_sqlite_functions_for_json_all_metadata_are_read(root):
@@ -598,6 +749,9 @@ def test_without_sqlite_functions_for_json_all_metadata_are_read(root):
     ):
         put(store, "k", a=1)
         assert list(store.query_keys(a=1)) == ["k"]
+        # Not tried again.
+        with mock.patch.object(module.PairIndex, "_update", side_effect=AssertionError):
+            assert list(store.query_keys(a=1)) == ["k"]
 
 
 def test_a_finalizer_in_the_middle_of_a_query_can_query(root):
@@ -620,21 +774,22 @@ def test_an_interrupt_loses_no_change(root):
     with opened(root) as store:
         put(store, "k", a=1)
         assert used(store, a=1) == ["k"]
-        for target, name in (
-            (module.PairIndex, "_look_at"),
-            (module.PairIndex, "_is_ours"),
-            (module._FileLock, "note"),
-            (module, "_names"),
-            (DirectoryWatch, "_is_there"),
+        for number, (target, name) in enumerate(
+            (
+                (module.PairIndex, "_look_at"),
+                (module.PairIndex, "_is_ours"),
+                (module.IndexLock, "note"),
+                (module, "_names"),
+                (DirectoryWatch, "_is_there"),
+            )
         ):
-            put(store, "k2", a=1)
+            put(store, f"new{number}", a=1, number=number)
             with (
                 mock.patch.object(target, name, side_effect=KeyboardInterrupt),
                 pytest.raises(KeyboardInterrupt),
             ):
-                store.query_keys(a=1)
-            assert used(store, a=1) == ["k", "k2"]
-            store.delete("k2")
+                store.query_keys(number=number)
+            assert used(store, number=number) == [f"new{number}"]
 
 
 # Life

@@ -67,7 +67,7 @@ def read(root, file):
 def contents(store):
     return {
         key: (store.to_bytes(key), store.get_metadata(key), store.get(key).etag)
-        for key in sorted(store.keys())
+        for key in sorted(store.query_keys())
     }
 
 
@@ -377,30 +377,38 @@ DEATHS = {
     "before the rename of the data": (set_a, "rename", 0, "a change", {"a": b"old", "b": b"old"}),
     "before that of the metadata": (set_a, "rename", 1, "a change", {"a": b"new", "b": b"old"}),
     "in a deletion": (delete_a, "unlink", 0, "a deletion", {"b": b"old"}),
-    "in a transaction": (set_both, "unlink", 0, "a transaction", {"a": b"new"}),
+    "at the begin of a transaction": (set_both, "rename", 1, "a transaction", {"a": b"new"}),
+    "at the end of a transaction": (set_both, "unlink", 2, "a transaction", {"a": b"new"}),
 }
 
 
 @dies
 @pytest.mark.parametrize("case", DEATHS)
-def test_what_dead_writers_left_is_found_and_finished(root, case):
+@pytest.mark.parametrize("has_written", [True, False])
+def test_what_dead_writers_left_is_found_and_finished(root, case, has_written):
     act, name, number, what, expected = DEATHS[case]
     fill(root)
-    die(root, act, name, number)
     with FileSystemStore(root, durability="process") as store:
+        if has_written:
+            # Who has, looks no more for what others have left.
+            put(store, "a", b"old")
+        die(root, act, name, number)
         before = files(root)
         findings = store.check()
         assert files(root) == before
         assert f"{what} was not carried out to its end" in [each.problem for each in findings]
-        assert any("left by writers that died" in each.problem for each in findings)
-        assert {key: store.to_bytes(key) for key in store.keys()} == expected
+        # The sign of life of its session, and data that were not put in place.
+        count = 2 if case == "before the rename of the data" else 1
+        were = "1 temporary file was" if count == 1 else "2 temporary files were"
+        assert Finding(None, f"{were} left by writers that died") in findings
+        assert {key: store.to_bytes(key) for key in store.query_keys()} == expected
         repaired = store.repair()
         assert {(each.key, each.problem) for each in repaired} == {
             (each.key, each.problem) for each in findings
         }
         assert {each.outcome for each in repaired} == {"mended"}
         assert store.check() == []
-        assert {key: store.to_bytes(key) for key in store.keys()} == expected
+        assert {key: store.to_bytes(key) for key in store.query_keys()} == expected
 
 
 @dies
@@ -532,7 +540,7 @@ def indexed(root):
 def tamper(store, *statements):
     """Change the index as if a store had made a mistake."""
     index = store._pair_index
-    with index_module._FileLock(index) as lock:
+    with index_module.IndexLock(index) as lock:
         for statement in statements:
             index._connection.execute(statement)
         lock.note(index.path)
@@ -559,7 +567,7 @@ def test_wrong_entries_in_the_index_are_found_and_it_is_made_anew(root, indexed,
 
 
 def test_damage_in_the_index_is_found(indexed):
-    with index_module._FileLock(indexed._pair_index) as lock:
+    with index_module.IndexLock(indexed._pair_index) as lock:
         with open(indexed._pair_index.path, "r+b") as file:
             file.seek(100)
             file.write(b"\xff" * 3996)

@@ -288,24 +288,16 @@ os._exit(0)
 """
 
 
-def test_old_works_in_the_same_directory(make, path):
-    where = os.environ.get("ENCORE08")
-    if not where:
-        pytest.skip("ENCORE08 does not say where EnCore 0.8 is installed")
+def test_old_works_in_the_same_directory(make, path, start_08):
     store = make()
     found = recorded(store)
     put(store, "ours", b"1", n=1)
     put(store, "gone")
     del found[:]
-    answer = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", OLD.format(path=path)],
-        # The current directory comes before PYTHONPATH.
-        cwd=path,
-        env={**os.environ, "PYTHONPATH": where},
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    assert answer.stdout.split(b"\n")[0] == b"b'1' {'n': 1}"
+    old = start_08(OLD.format(path=path), stdout=subprocess.PIPE)
+    answer, _ = old.communicate(timeout=60)
+    assert old.returncode == 0
+    assert answer.split(b"\n")[0] == b"b'1' {'n': 1}"
     store._poll()
     assert found == [
         ("StoreUpdateEvent", "old", {"n": 2}, True),

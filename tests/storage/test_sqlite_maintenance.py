@@ -619,10 +619,10 @@ def in_page(path, page):
 
 
 def plain_table(path):
-    with SqliteStore(path, durability="process"), closing(sqlite3.connect(path)) as connection:
-        with connection:
-            connection.execute("CREATE TABLE plain (a)")
-            connection.executemany("INSERT INTO plain VALUES (?)", [("x" * 50,)] * 1000)
+    with SqliteStore(path, durability="process"):
+        sql(path, "CREATE TABLE plain (a)")
+        numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)"
+        sql(path, f"{numbers} INSERT INTO plain SELECT ? FROM n", "x" * 50)
     return pages_of(path, "plain")
 
 

@@ -891,6 +891,7 @@ OLD = """
 import io, sys
 from encore.storage.sqlite_store import SqliteStore
 store = SqliteStore(sys.argv[1])
+assert not hasattr(store, 'mapping')
 store.connect()
 store.set('a', (io.BytesIO(b'1'), {'n': 1}))
 store.set('a', (io.BytesIO(b'2'), {'n': 2}))
@@ -903,14 +904,9 @@ store.disconnect()
 """
 
 
-def test_changes_by_old(open_store, path):
-    where = os.environ.get("ENCORE08")
-    if where is None:
-        pytest.skip("ENCORE08 does not say where EnCore 0.8 is installed")
+def test_changes_by_old(open_store, path, start_08):
     store = open_store()
-    script = OLD
-    environment = {**os.environ, "PYTHONPATH": where}
-    assert start(script, path, env=environment, stderr=subprocess.DEVNULL).wait(60) == 0
+    assert start_08(OLD, path).wait(60) == 0
     assert polled(store) == [
         ("set", "a", {"n": 1}, True),
         ("update", "a", {"n": 2}, True),

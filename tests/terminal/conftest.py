@@ -14,6 +14,7 @@ import unicodedata
 
 import pytest
 
+from encore.events import package_globals
 from encore.events.api import EventManager, ProgressManager
 
 DEADLINE = 30
@@ -29,13 +30,19 @@ class Clock:
         return self.now
 
 
+class Line(list):
+    """The cells of a line that have been used, and whether it goes on in the next one."""
+
+    joined = False
+
+
 class Emulation:
     """Draws what a terminal of this size would show, and refuses what it does not know."""
 
     def __init__(self, columns, lines=24):
         self.columns = columns
         self.height = lines
-        self.rows = [[]]
+        self.rows = [Line()]
         self.top = self.row = self.column = 0
         self.wrapped = False
         self.codes = set()
@@ -61,7 +68,7 @@ class Emulation:
         self.row += 1
         self.column = 0  # as the driver of the terminal makes it
         if self.row == len(self.rows):
-            self.rows.append([])
+            self.rows.append(Line())
         self.top = max(self.top, self.row - self.height + 1)
 
     def _put(self, char):
@@ -70,6 +77,7 @@ class Emulation:
         size = 2 if unicodedata.east_asian_width(char) in "WF" else 1
         if self.column + size > self.columns:
             self.wrapped = True
+            self.rows[self.row].joined = True
             self._down()
         row = self.rows[self.row]
         row.extend(" " * (self.column + size - len(row)))
@@ -82,14 +90,21 @@ class Emulation:
         kind, number = token[-1], token[2:-1]
         if kind == "A":
             self.row = max(self.top, self.row - int(number or 1))
+        elif token == "\x1b[2K":
+            self.rows[self.row] = Line()
+            if self.row:
+                self.rows[self.row - 1].joined = False
         elif kind == "K":
-            # Behind a full line the cursor still is on its last character.
-            del self.rows[self.row][min(self.column, self.columns - 1) :]
+            # Behind a full line the cursor still is on its last character. What is cleared has been
+            # used all the same, for tmux.
+            row = self.rows[self.row]
+            at = min(self.column, self.columns - 1)
+            row[at:] = " " * (len(row) - at)
         elif kind == "J":
             if self.row == self.top and self.column == 0:
                 # As tmux does: what is cleared as a whole is kept in the history.
                 self.top = self.row = len(self.rows)
-                self.rows.append([])
+                self.rows.append(Line())
             del self.rows[self.row][self.column :]
             del self.rows[self.row + 1 :]
         elif kind == "m":
@@ -98,14 +113,25 @@ class Emulation:
             raise AssertionError(f"unknown escape sequence {token!r}")
 
     def resize(self, columns, lines=None):
-        """As terminals do that break their long lines again."""
+        """As terminals do that join the lines they have broken, and break them again."""
         self.columns = columns
         self.height = lines or self.height
-        rows = []
-        for row in self.rows:
-            rows += [row[i : i + columns] for i in range(0, len(row), columns)] or [[]]
-        self.row += len(rows) - len(self.rows)
-        self.rows = rows
+        whole, cursor = [], 0
+        for number, row in enumerate(self.rows):
+            if number and self.rows[number - 1].joined:
+                whole[-1] += row
+            else:
+                whole.append(list(row))
+            if number == self.row:
+                cursor = len(whole) - 1
+        self.rows = []
+        for number, cells in enumerate(whole):
+            if number == cursor:
+                self.row = len(self.rows)
+            parts = [Line(cells[i : i + columns]) for i in range(0, len(cells), columns)]
+            for part in parts[:-1]:
+                part.joined = True
+            self.rows += parts or [Line()]
         self.top = max(0, self.row - self.height + 1)
 
     @property
@@ -209,6 +235,13 @@ def clock():
 @pytest.fixture
 def manager():
     return EventManager()
+
+
+@pytest.fixture
+def process_manager(monkeypatch):
+    manager = EventManager()
+    monkeypatch.setattr(package_globals, "_event_manager", manager)
+    return manager
 
 
 @pytest.fixture

@@ -21,60 +21,60 @@ Scanning directories  !                      6,510 files     4,340/s   in 1.5 s
 WARNING: 3 files skipped
 
 Operations in another, and a failure:
-Publishing the site      ━━━━━━╸───   66%            2/3       1.3/s   in 1.5 s
+Publishing the site           ━━━──   66%            2/3       1.3/s   in 1.5 s
 ERROR: not published
-  Rendering pages        ━━━━━━━━━━  100%             40      80.0/s   in 0.5 s
-  Checking links         ✓                            80       160/s   in 0.5 s
-  Uploading              ━━━━━━────   62%    5.0/8.0 MiB  11.1 MiB/s   in 0.4 s
+  Rendering pages             ━━━━━  100%             40      80.0/s   in 0.5 s
+  Checking links              ✓                       80       160/s   in 0.5 s
+  Uploading                   ━━━──   62%    5.0/8.0 MiB  11.1 MiB/s   in 0.4 s
   ERROR: connection reset by peer
 
 More of them than there is room for:
-Converting pictures      ━━━━━━━━━━  100%          60/60      30.0/s   in 2.0 s
+Converting pictures           ━━━━━  100%          60/60      30.0/s   in 2.0 s
 WARNING: 1 of 60 failed
-  picture-21.png         ━━━━━━────   60%          12/20      21.8/s   in 0.5 s
+  picture-21.png              ━━━──   60%          12/20      21.8/s   in 0.5 s
   ERROR: no such file
-  picture-54.png         ━━━━━━━━━━  100%             25      27.8/s   in 0.9 s
-  picture-60.png         ━━━━━━━━━━  100%             24      24.0/s   in 1.0 s
+  picture-54.png              ━━━━━  100%             25      27.8/s   in 0.9 s
+  picture-60.png              ━━━━━  100%             24      24.0/s   in 1.0 s
   … and 57 more done
 
 A loop:
-Counting                 ━━━━━━━━━━  100%             40      80.0/s   in 0.5 s
+Counting                      ━━━━━  100%             40      80.0/s   in 0.5 s
 """
 
 SCREEN_40 = """\
 A download in bytes, and a scan:
 found a virtual disk (display.write)
 3 files cannot be read (logging)
-Downloading     ━━━━━━  100%   in 1.5 s
-Scanning dire…  !              in 1.5 s
+Downloading      ━━━━━  100%   in 1.5 s
+Scanning direc…  !             in 1.5 s
 WARNING: 3 files skipped
 
 Operations in another, and a failure:
-Publishing th…  ━━━━──   66%   in 1.5 s
+Publishing the…  ━━━──   66%   in 1.5 s
 ERROR: not published
-  Rendering p…  ━━━━━━  100%   in 0.5 s
-  Checking li…  ✓ 80           in 0.5 s
-  Uploading     ━━━╸──   62%   in 0.4 s
+  Rendering pa…  ━━━━━  100%   in 0.5 s
+  Checking lin…  ✓ 80          in 0.5 s
+  Uploading      ━━━──   62%   in 0.4 s
   ERROR: connection reset by peer
 
 More of them than there is room for:
-Converting pi…  ━━━━━━  100%   in 2.0 s
+Converting pic…  ━━━━━  100%   in 2.0 s
 WARNING: 1 of 60 failed
-  picture-21.…  ━━━╸──   60%   in 0.5 s
+  picture-21.p…  ━━━──   60%   in 0.5 s
   ERROR: no such file
-  picture-54.…  ━━━━━━  100%   in 0.9 s
-  picture-60.…  ━━━━━━  100%   in 1.0 s
+  picture-54.p…  ━━━━━  100%   in 0.9 s
+  picture-60.p…  ━━━━━  100%   in 1.0 s
   … and 57 more done
 
 A loop:
-Counting        ━━━━━━  100%   in 0.5 s
+Counting         ━━━━━  100%   in 0.5 s
 """
 
 CROWD_80 = """\
-Converting pictures      ──────────    0%           0/60
-  picture-01.png         ━━━━╸─────   47%          10/21      20.0/s   1 s left
-  picture-02.png         ━━━━━━━━━─   90%          20/22      38.1/s   1 s left
-  picture-03.png         ━━━━──────   43%          10/23      19.0/s   1 s left
+Converting pictures           ─────    0%           0/60
+  picture-01.png              ━━───   47%          10/21      20.0/s  <1 s left
+  picture-02.png              ━━━━╸   90%          20/22      38.1/s  <1 s left
+  picture-03.png              ━━───   43%          10/23      19.0/s  <1 s left
 """
 
 
@@ -160,7 +160,8 @@ def test_a_log_file(tmp_path):
     lines = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
     assert "\x1b" not in "".join(lines)
     assert "\r" not in "".join(lines)
-    assert lines[:18] == [
+    # What is nested and soon over is told of by what it is nested in, unless it fails.
+    assert lines == [
         "A download in bytes, and a scan:",
         "Downloading: started",
         "Scanning directories: started",
@@ -171,20 +172,18 @@ def test_a_log_file(tmp_path):
         "",
         "Operations in another, and a failure:",
         "Publishing the site: started",
-        "  Rendering pages: started",
-        "  Rendering pages: 100% (40, 80.0/s, in 0.5 s), done",
-        "  Checking links: started",
-        "  Checking links: 80 (160/s, in 0.5 s), done",
-        "  Uploading: started",
         "  Uploading: 62% (5.0/8.0 MiB, 11.1 MiB/s, in 0.4 s), ERROR: connection reset by peer",
         "Publishing the site: 66% (2/3, 1.3/s, in 1.5 s), ERROR: not published",
         "",
+        "More of them than there is room for:",
+        "Converting pictures: started",
+        "  picture-21.png: 60% (12/20, 21.8/s, in 0.5 s), ERROR: no such file",
+        "Converting pictures: 100% (60/60, 30.0/s, in 2.0 s), WARNING: 1 of 60 failed",
+        "",
+        "A loop:",
+        "Counting: started",
+        "Counting: 100% (40, 80.0/s, in 0.5 s), done",
     ]
-    for number in range(1, 61):
-        told = [line for line in lines if line.startswith(f"  picture-{number:02}.png: ")]
-        assert len(told) == 2 + ("50%" in "".join(told))
-        assert told[0].endswith("started")
-        assert told[-1].endswith("ERROR: no such file" if number == 21 else "done")
 
 
 def test_off(fake_terminal):

@@ -33,7 +33,7 @@ def bars(manager, clock, fake_terminal):
     def make(columns=80, lines=24, **kwargs):
         stream = fake_terminal(columns, lines)
         display = ProgressDisplay(manager, stream=stream, clock=clock, **kwargs)
-        display.stream = stream
+        display.terminal = stream
         return display
 
     return make
@@ -54,32 +54,32 @@ def test_a_bar_from_start_to_end(bars, operation, clock):
     display = bars()
     progress = operation("Copying", 10 * 2**20, unit="B")
     progress.start()
-    assert display.stream.lines == ["Copying  ───────────────────────────    0%   0.0/10.0 MiB"]
+    assert display.terminal.lines == ["Copying  ───────────────────────────    0%   0.0/10.0 MiB"]
     clock.now += 2
     progress.step(step=5 * 2**20)
-    assert display.stream.lines == [
+    assert display.terminal.lines == [
         "Copying  ━━━━━━━━━━━━━╸─────────────   50%   5.0/10.0 MiB  2.5 MiB/s   2 s left"
     ]
     clock.now += 2
     progress.step(step=10 * 2**20)
     progress.end()
-    assert display.stream.lines == [
+    assert display.terminal.lines == [
         "Copying  ━━━━━━━━━━━━━━━━━━━━━━━━━━━  100%       10.0 MiB  2.5 MiB/s   in 4.0 s"
     ]
-    assert (display.stream.screen.row, display.stream.screen.column) == (1, 0)
-    assert display.stream.screen.codes == {"0", "36", "90", "32"}
+    assert (display.terminal.screen.row, display.terminal.screen.column) == (1, 0)
+    assert display.terminal.screen.codes == {"0", "36", "90", "32"}
     assert display.writers == {}
 
 
 def test_a_spinner_from_start_to_end(bars, operation, clock):
     display = bars()
     with operation("Scanning") as progress:
-        assert display.stream.lines == ["Scanning  ⠋  0  0 s"]
+        assert display.terminal.lines == ["Scanning  ⠋  0  0 s"]
         clock.now += 2.5
         progress.step(step=1234)
-        assert display.stream.lines == ["Scanning  ⠴  1,234      494/s  2 s"]
+        assert display.terminal.lines == ["Scanning  ⠴  1,234      494/s  2 s"]
         clock.now += 2.5
-    assert display.stream.lines == ["Scanning  ✓  1,234      247/s  in 5.0 s"]
+    assert display.terminal.lines == ["Scanning  ✓  1,234      247/s  in 5.0 s"]
 
 
 def test_a_failure_keeps_the_bar_where_it_stopped_and_says_why(bars, operation, clock):
@@ -89,18 +89,44 @@ def test_a_failure_keeps_the_bar_where_it_stopped_and_says_why(bars, operation, 
     clock.now += 4
     progress.step(step=4)
     progress.__exit__(OSError, OSError("disk full"), None)
-    bar, reason = display.stream.lines
+    bar, reason = display.terminal.lines
     assert bar.startswith("Copying  ━━━━━━━━━━━━━━")
     assert "   40%  " in bar
     assert "4/10" in bar
     assert "─" in bar
     assert reason == "EXCEPTION: disk full"
-    assert "31" in display.stream.screen.codes
+    assert "31" in display.terminal.screen.codes
+
+
+def interrupt(progress):
+    with progress:
+        progress.step(step=4)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("steps", [10, -1])
+def test_control_c_is_told_as_such(bars, log, operation, steps):
+    display = bars()
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(operation("Copying", steps))
+    line, reason = display.terminal.lines
+    assert ("✗" in line) == (steps < 0)
+    assert reason == "interrupted"
+    assert log.text().endswith(", interrupted\n")
+
+
+def test_the_message_of_the_operation_is_not_repeated(bars, log, operation):
+    display = bars()
+    operation("Copying", 3).end("Copying: cancelled", "warning")
+    assert display.terminal.lines[1:] == ["WARNING: cancelled"]
+    assert log.text().endswith("), WARNING: cancelled\n")
 
 
 @pytest.mark.parametrize(
     ("state", "message", "reason"),
     [
+        ("exception", "interrupted", "interrupted"),
+        ("interrupted", "", "INTERRUPTED"),
         ("error", "no such file", "ERROR: no such file"),
         ("warning", "2 skipped", "WARNING: 2 skipped"),
         ("exception", "", "EXCEPTION"),
@@ -113,18 +139,18 @@ def test_exit_states(bars, operation, state, message, reason):
     progress = operation("Copying", 10)
     progress.step(step=4)
     progress.end(message, state)
-    assert display.stream.lines[1:] == ([] if reason is None else [reason])
+    assert display.terminal.lines[1:] == ([] if reason is None else [reason])
 
 
 def test_a_long_reason_is_told_in_full(bars, operation):
     display = bars(40)
     operation("Copying", 10).end(" ".join(["word"] * 20), "error")
-    assert display.stream.lines[1:] == [
+    assert display.terminal.lines[1:] == [
         "ERROR: word word word word word word",
         "  word word word word word word word",
         "  word word word word word word word",
     ]
-    assert not display.stream.screen.wrapped
+    assert not display.terminal.screen.wrapped
 
 
 def test_several_operations_have_a_line_each_and_ended_ones_stay_above(bars, operation, clock):
@@ -137,16 +163,16 @@ def test_several_operations_have_a_line_each_and_ended_ones_stay_above(bars, ope
     third.start()
     clock.now += 1
     second.step(step=5)
-    assert [line.split()[0] for line in display.stream.lines] == ["first", "second", "third"]
-    assert ["50%" in line for line in display.stream.lines] == [False, True, False]
+    assert [line.split()[0] for line in display.terminal.lines] == ["first", "second", "third"]
+    assert ["50%" in line for line in display.terminal.lines] == [False, True, False]
     third.end()
-    assert [line.split()[0] for line in display.stream.lines] == ["third", "first", "second"]
+    assert [line.split()[0] for line in display.terminal.lines] == ["third", "first", "second"]
     second.end("no", "error")
     first.end()
-    assert [line.split()[0] for line in display.stream.lines] == [
+    assert [line.split()[0] for line in display.terminal.lines] == [
         *("third", "second", "ERROR:", "first")
     ]
-    assert len({line.index("%") for line in display.stream.lines if "%" in line}) == 1
+    assert len({line.index("%") for line in display.terminal.lines if "%" in line}) == 1
 
 
 def test_more_operations_than_lines_are_counted(bars, operation, clock):
@@ -154,14 +180,14 @@ def test_more_operations_than_lines_are_counted(bars, operation, clock):
     progresses = [operation(f"number {n}", 10, parent=None) for n in range(8)]
     for progress in progresses:
         progress.start()
-    assert [line.split("  ")[0] for line in display.stream.lines] == [
+    assert [line.split("  ")[0] for line in display.terminal.lines] == [
         *("number 0", "number 1", "number 2", "… and 5 more")
     ]
     for progress in progresses:
         clock.now += 1
         progress.step(step=5)
         progress.end()
-    lines = display.stream.lines
+    lines = display.terminal.lines
     assert [line.split("  ")[0] for line in lines] == [f"number {n}" for n in range(8)]
 
 
@@ -179,7 +205,7 @@ def test_a_tiny_terminal(bars, operation, clock, width, height):
         other.step(step=step)
     progress.end("it is 日本 full", "error")
     other.end("found 1234 directories")
-    assert not display.stream.screen.wrapped
+    assert not display.terminal.screen.wrapped
 
 
 def test_repaints_are_limited_in_rate(bars, operation, clock):
@@ -189,21 +215,21 @@ def test_repaints_are_limited_in_rate(bars, operation, clock):
     for step in range(1, 1001):  # ten seconds
         clock.now += 0.01
         progress.step(step=step)
-    assert 100 <= display.stream.writes <= 200
+    assert 100 <= display.terminal.writes <= 200
     progress.step(step=1001)
     progress.end("x", "error")
-    assert "1,001/10,000" in display.stream.lines[0]
+    assert "1,001/10,000" in display.terminal.lines[0]
 
 
 def test_a_step_reads_the_clock_once(bars, operation, clock):
     display = bars()
     progress = operation("Copying", 100)
     progress.start()
-    reads, writes = clock.reads, display.stream.writes
+    reads, writes = clock.reads, display.terminal.writes
     for step in range(100):
         progress.step(step=step)
     assert clock.reads - reads == 100
-    assert display.stream.writes == writes
+    assert display.terminal.writes == writes
 
 
 def test_a_terminal_that_becomes_narrower(bars, operation, clock, monkeypatch):
@@ -211,18 +237,18 @@ def test_a_terminal_that_becomes_narrower(bars, operation, clock, monkeypatch):
     one, two = operation("Copying", 10), operation("Moving", 10, parent=None)
     one.start()
     two.start()
-    display.stream.screen.resize(30)
+    display.terminal.screen.resize(30)
     monkeypatch.setenv("COLUMNS", "30")
     clock.now += 1
     one.step(step=5)
-    assert [line.split()[0] for line in display.stream.lines] == ["Copying", "Moving"]
-    display.stream.screen.resize(100)
+    assert [line.split()[0] for line in display.terminal.lines] == ["Copying", "Moving"]
+    display.terminal.screen.resize(100)
     monkeypatch.setenv("COLUMNS", "100")
     clock.now += 1
     one.end()
     two.end()
-    assert [line.split()[0] for line in display.stream.lines] == ["Copying", "Moving"]
-    assert not display.stream.screen.wrapped
+    assert [line.split()[0] for line in display.terminal.lines] == ["Copying", "Moving"]
+    assert not display.terminal.screen.wrapped
 
 
 def test_hostile_messages_stay_in_their_line(bars, operation, clock):
@@ -232,9 +258,9 @@ def test_hostile_messages_stay_in_their_line(bars, operation, clock):
     clock.now += 1
     progress.step("\u202e\x00\udcff", 5)
     progress.end("\x1b[5;5H" + "日" * 60, "error")
-    assert not display.stream.screen.wrapped
-    assert display.stream.lines[0].startswith("?[2J?]0;title…  ━━━───   50%   in 1.0 s")
-    reason = "".join(line.strip() for line in display.stream.lines[1:])
+    assert not display.terminal.screen.wrapped
+    assert display.terminal.lines[0].startswith("?[2J?]0;title?…  ━━╸──   50%   in 1.0 s")
+    reason = "".join(line.strip() for line in display.terminal.lines[1:])
     assert reason == "ERROR: ?[5;5H" + "日" * 60
 
 
@@ -244,30 +270,30 @@ def test_the_message_of_a_step_is_shown(bars, operation, clock):
     progress.start()
     clock.now += 1
     progress.step("b.txt", 1)
-    assert display.stream.lines[0].startswith("Copying: b.txt  ━")
+    assert display.terminal.lines[0].startswith("Copying: b.txt  ━")
     clock.now += 1
     progress.step("Copying c.txt", 2)
-    assert display.stream.lines[0].startswith("Copying c.txt   ━")
+    assert display.terminal.lines[0].startswith("Copying c.txt   ━")
     clock.now += 1
     progress.step(step=3)
-    assert display.stream.lines[0].startswith("Copying         ━")
+    assert display.terminal.lines[0].startswith("Copying         ━")
 
 
 def test_the_message_of_a_normal_end_is_told_once(bars, operation):
     display = bars()
     operation("Copying", 10).end("2 files")
-    assert [line.split("  ")[0] for line in display.stream.lines] == ["Copying: 2 files"]
+    assert [line.split("  ")[0] for line in display.terminal.lines] == ["Copying: 2 files"]
     operation("Copying", 10).end("12 files, 3 skipped, none failed")
-    assert display.stream.lines[1].startswith("Copying: 12 files,")
-    assert display.stream.lines[2] == "  12 files, 3 skipped, none failed"
+    assert display.terminal.lines[1].startswith("Copying: 12 files,")
+    assert display.terminal.lines[2] == "  12 files, 3 skipped, none failed"
 
 
 def test_no_color(bars, operation, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     display = bars()
     operation("Copying", 10).end("no", "error")
-    assert len(display.stream.lines) == 2
-    assert display.stream.screen.codes == set()
+    assert len(display.terminal.lines) == 2
+    assert display.terminal.screen.codes == set()
 
 
 def test_ascii_where_the_encoding_needs_it(bars, operation, fake_terminal, manager, clock):
@@ -286,10 +312,10 @@ def test_nothing_new_is_not_written_again(bars, operation, clock):
     display = bars()
     progress = operation("Copying", 10)
     progress.start()
-    writes = display.stream.writes
+    writes = display.terminal.writes
     clock.now += 1
     progress.step(step=0)
-    assert display.stream.writes == writes
+    assert display.terminal.writes == writes
 
 
 # A file
@@ -381,7 +407,9 @@ def test_a_dumb_terminal_gets_lines(bars, operation, monkeypatch):
     display = bars()
     with operation("Copying", 10):
         pass
-    assert display.stream.getvalue() == ("Copying: started\nCopying: 100% (0/10, in 0.0 s), done\n")
+    assert display.terminal.getvalue() == (
+        "Copying: started\nCopying: 100% (0/10, in 0.0 s), done\n"
+    )
 
 
 def test_standard_error_is_the_default(manager, operation, capsys):
@@ -447,12 +475,12 @@ def test_events_in_an_odd_order(bars, manager, clock):
     display = bars()
     manager.emit(ProgressStepEvent(None, operation_id=1, message="m", step=1))
     manager.emit(ProgressEndEvent(None, operation_id=1, message="m", exit_state="normal"))
-    assert display.stream.getvalue() == ""
+    assert display.terminal.getvalue() == ""
     manager.emit(ProgressStartEvent(None, operation_id=1, message="m", steps=2))
     manager.emit(ProgressEndEvent(None, operation_id=1, message="m", exit_state="normal"))
     manager.emit(ProgressEndEvent(None, operation_id=1, message="m", exit_state="normal"))
     manager.emit(ProgressStepEvent(None, operation_id=1, message="m", step=1))
-    assert len(display.stream.lines) == 1
+    assert len(display.terminal.lines) == 1
     assert display.writers == {}
 
 
@@ -460,10 +488,10 @@ def test_an_operation_that_starts_twice_has_one_line(bars, manager):
     display = bars()
     for message in ("first", "second"):
         manager.emit(ProgressStartEvent(None, operation_id=1, message=message, steps=2))
-    assert [line.split()[0] for line in display.stream.lines] == ["second"]
+    assert [line.split()[0] for line in display.terminal.lines] == ["second"]
     assert len(display.writers) == 1
     manager.emit(ProgressEndEvent(None, operation_id=1, message="second", exit_state="normal"))
-    assert [line.split()[0] for line in display.stream.lines] == ["second"]
+    assert [line.split()[0] for line in display.terminal.lines] == ["second"]
 
 
 def test_events_without_attributes(bars, log, manager, clock):
@@ -471,7 +499,7 @@ def test_events_without_attributes(bars, log, manager, clock):
     for cls in (ProgressStepEvent, ProgressStartEvent, ProgressStepEvent, ProgressEndEvent):
         clock.now += 1
         manager.emit(cls())
-    assert display.stream.lines == ["✓  0  in 2.0 s"]
+    assert display.terminal.lines == ["✓  0  in 2.0 s"]
     assert log.text() == "started\n0 (in 2.0 s), done\n"
 
 
@@ -500,7 +528,7 @@ def test_odd_numbers(bars, operation, clock, steps, step, part):
     progress.start()
     clock.now += 1
     progress.step("Copying", step if step is not None else -1)
-    assert part in display.stream.lines[0]
+    assert part in display.terminal.lines[0]
     progress.end()
 
 
@@ -512,7 +540,7 @@ def test_odd_messages(bars, operation, clock, message):
     clock.now += 1
     progress.step(step=5)
     progress.end(message, "error")
-    assert "50%" in display.stream.lines[0]
+    assert "50%" in display.terminal.lines[0]
 
 
 def test_ids_that_cannot_be_hashed(bars, operation, clock):
@@ -522,7 +550,7 @@ def test_ids_that_cannot_be_hashed(bars, operation, clock):
     assert list(display.writers) == ["['a', {}]"]
     clock.now += 1
     progress.step(step=5)
-    assert "50%" in display.stream.lines[0]
+    assert "50%" in display.terminal.lines[0]
     progress.end()
     assert display.writers == {}
 
@@ -532,7 +560,7 @@ def test_the_unit_may_come_with_the_steps_only(bars, manager, clock):
     manager.emit(ProgressStartEvent(None, operation_id=1, message="m", steps=2048))
     clock.now += 1
     manager.emit(ProgressStepEvent(None, operation_id=1, message="m", step=1024, unit="B"))
-    assert "1.0/2.0 KiB" in display.stream.lines[0]
+    assert "1.0/2.0 KiB" in display.terminal.lines[0]
 
 
 def test_only_operations_that_match_the_filter_are_shown(bars, operation):
@@ -541,14 +569,14 @@ def test_only_operations_that_match_the_filter_are_shown(bars, operation):
         progress.step(step=5)
     with operation("files", 10, unit="files"):
         pass
-    assert [line.split()[0] for line in display.stream.lines] == ["files"]
+    assert [line.split()[0] for line in display.terminal.lines] == ["files"]
 
 
 def test_other_events_are_none_of_its_business(bars, manager):
     display = bars()
     for cls in (BaseEvent, ProgressEvent):
         manager.emit(cls(None, operation_id=1))
-    assert display.stream.getvalue() == ""
+    assert display.terminal.getvalue() == ""
 
 
 # Writers of one's own
@@ -636,10 +664,10 @@ def test_writers_may_be_used_without_a_start_event(bars, clock):
     spinner = SpinWriter(display, "b")
     clock.now += 1
     writer.step_listener(ProgressStepEvent(None, operation_id="a", message="Copying", step=5))
-    assert display.stream.lines[0].startswith("Copying  ━")
+    assert display.terminal.lines[0].startswith("Copying  ━")
     for one in (writer, spinner, writer):
         one.end_listener(ProgressEndEvent(None, operation_id="a", message="", exit_state="normal"))
-    assert len(display.stream.lines) == 2
+    assert len(display.terminal.lines) == 2
     assert writer.display is display
     assert repr(writer) == "<ProgressWriter of 'a': Meter(count=5, total=10)>"
 
@@ -653,7 +681,7 @@ def test_close_disconnects_and_leaves_what_is_shown(bars, manager, operation, cl
         progress.start()
         progress.step(step=5)  # too early for a repaint, but not for the last one
         writer = next(iter(display.writers.values()))
-    lines = display.stream.lines
+    lines = display.terminal.lines
     assert len(lines) == 1
     assert "50%" in lines[0]
     assert display.writers == {}
@@ -664,8 +692,8 @@ def test_close_disconnects_and_leaves_what_is_shown(bars, manager, operation, cl
     writer.start_listener(ProgressStartEvent(None, message="again"))
     writer.end_listener(ProgressEndEvent(None, exit_state="normal"))
     ProgressWriter(display, "b", 10).start_listener(ProgressStartEvent(None, message="again"))
-    assert display.stream.lines == lines
-    assert display.stream.screen.column == 0
+    assert display.terminal.lines == lines
+    assert display.terminal.screen.column == 0
     display.close()
 
 
@@ -802,11 +830,11 @@ def test_many_threads(bars, log, operation, tty, clock):
     assert display.writers == {}
     names = {f"{name}-{round}" for name in range(8) for round in range(5)}
     if tty:
-        lines = display.stream.lines
+        lines = display.terminal.lines
         assert len(lines) == 40
         assert {line.split()[0] for line in lines} == names
         assert all("100%" in line for line in lines)
-        assert not display.stream.screen.wrapped
+        assert not display.terminal.screen.wrapped
     else:
         ended = [line.split(":")[0] for line in display.text().splitlines() if ", done" in line]
         assert len(ended) == 40

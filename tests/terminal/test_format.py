@@ -117,7 +117,8 @@ def test_the_last_byte_is_not_made_up():
     ("done", "total", "seconds", "state", "time"),
     [
         (5, 10, 4, "running", "4 s left"),
-        (99, 100, 1, "running", "1 s left"),
+        (99, 100, 1, "running", "<1 s left"),
+        (49, 99, 0.99, "running", "1 s left"),
         (10, 10, 4, "running", "0 s left"),
         (0, 10, 4, "running", ""),
         (5, None, 65, "running", "1:05"),
@@ -152,7 +153,8 @@ SPINNER = row(1234, None, 4.0, "Scanning")
         (79, "Copying library  ━━━━━━━━━╸─────────   52%  12.5/24.0 MiB  3.1 MiB/s   4 s left"),
         (59, "Copying library  ━━━━━─────   52%  12.5/24.0 MiB   4 s left"),
         (49, "Copying library  ━━━━━━━╸───────   52%   4 s left"),
-        (39, "Copying libra…  ━━━───   52%   4 s left"),
+        (39, "Copying library  ━━╸──   52%   4 s left"),
+        (37, "Copying libr…  ━━╸──   52%   4 s left"),
         (29, "Copying library  ━━━───   52%"),
         (19, "Copying libr…   52%"),
         (12, "Copyi…   52%"),
@@ -193,7 +195,7 @@ def test_no_line_is_wider_than_asked(style, label):
 def test_ascii():
     assert shown(BAR, 49, ASCII) == "Copying library  [######-------]   52%   4 s left"
     assert shown(SPINNER, 29, ASCII) == "Scanning  |  1,234  4 s"
-    assert shown(BAR, 39, ASCII).startswith("Copying libra~  [##--]")
+    assert shown(BAR, 39, ASCII).startswith("Copying library  [#--]")
     for one in (BAR, SPINNER):
         assert all(shown(one, width, ASCII).isascii() for width in range(1, 130))
 
@@ -208,7 +210,7 @@ def test_rows_stand_in_columns():
 
 
 def test_a_spinner_among_bars_tells_its_count_where_they_have_their_bar():
-    assert shown(SPINNER, 39, PLAIN, BAR) == "Scanning        ⠋ 1,234             4 s"
+    assert shown(SPINNER, 39, PLAIN, BAR) == "Scanning         ⠋ 1,234            4 s"
     many = row(10**15, None, 4.0, "Scanning")
     huge = row(10**11, None, 4.0, "Scanning")
     assert shown(many, 39, PLAIN, BAR).split() == ["Scanning", "⠋", "1e+15", "4", "s"]

@@ -179,12 +179,25 @@ def test_an_interrupted_program_keeps_its_bars(manager, operation, clock, fake_t
             terminal.screen.feed("^C")  # the terminal does this itself
             raise KeyboardInterrupt
     assert [(line.split("─")[0].split("━")[0], line.count("%")) for line in terminal.lines] == [
-        *(("outer    ", 1), ("  inner  ", 1))
+        *(("outer    ", 1), ("interrupted", 0), ("  inner  ", 1), ("  interrupted", 0))
     ]
     assert "30%" in terminal.lines[0]
-    assert "50%" in terminal.lines[1]
-    assert (terminal.screen.row, terminal.screen.column) == (2, 0)
+    assert "50%" in terminal.lines[2]
+    assert (terminal.screen.row, terminal.screen.column) == (4, 0)
     assert not any(manager.has_listeners(cls) for cls in EVENTS)
+
+
+def test_an_interrupted_program_tells_a_log_how_far_it_was(manager, operation, clock):
+    log = io.StringIO()
+    with pytest.raises(KeyboardInterrupt):  # noqa: SIM117, PT012
+        with ProgressDisplay(manager, stream=log, clock=clock):
+            operation("Copying", 10).step(step=3)
+            operation("Scanning").start()
+            raise KeyboardInterrupt
+    assert log.getvalue().splitlines()[-2:] == [
+        "Copying: 30% (3/10, in 0.0 s), interrupted",
+        "  Scanning: 0 (in 0.0 s), interrupted",
+    ]
 
 
 @pytest.mark.parametrize("part", ["text", "40%", "100%"])
@@ -207,7 +220,7 @@ def test_an_interrupt_while_the_stream_is_written_to(
             progress.step(step=4)
             progress.end()
     terminal.screen.feed(written.getvalue())
-    told = [line.split()[0] for line in terminal.screen.lines]
+    told = [line.split()[0] for line in terminal.screen.lines if line.strip() != "interrupted"]
     assert sorted(told) == ["Copying", "Moving", "text"]  # each of them once
 
 
@@ -233,7 +246,7 @@ def test_what_was_to_be_told_when_an_interrupt_came_is_told_at_the_end(
             progress.start()
             Writer.interrupt = True
             display.write("text")
-    assert [line.split()[0] for line in terminal.lines] == ["text", "Copying"]
+    assert [line.split()[0] for line in terminal.lines] == ["text", "Copying", "interrupted"]
 
 
 PROGRAM = """
@@ -266,10 +279,11 @@ def test_a_real_interrupt(terminal):
         out, _ = process.communicate(timeout=DEADLINE)
     assert out == b"interrupted False\n"
     lines = real.lines()
-    assert len(lines) == 1
+    assert len(lines) == 2
     assert lines[0].startswith("Copying  ━")
     assert "50%" in lines[0]
-    assert (real.screen.row, real.screen.column) == (1, 0)
+    assert lines[1] == "interrupted"
+    assert (real.screen.row, real.screen.column) == (2, 0)
 
 
 # Sizes
@@ -312,6 +326,28 @@ def test_a_terminal_that_changes_its_size_while_bars_run(
     assert [line for line in lines if line.startswith("round")] == [
         f"round {round}" for round in range(1, 9)
     ]
+
+
+def test_a_terminal_that_breaks_its_lines_again(
+    manager, operation, clock, fake_terminal, monkeypatch
+):
+    terminal = fake_terminal(100, 24)
+    with ProgressDisplay(manager, stream=terminal, clock=clock) as display:
+        rows = [operation(f"Operation {n}", 1000, unit="files", parent=None) for n in range(3)]
+        said = []
+        for round, columns in enumerate([100, 100, 50, 50, 120, 30, 70, 41, 100]):
+            terminal.screen.resize(columns)
+            monkeypatch.setenv("COLUMNS", str(columns))
+            for row in rows:
+                clock.now += 0.1
+                row.step(step=round * 70)
+            said.append(f"message {round} of the user")
+            display.write(said[-1])
+            assert terminal.lines[: len(said)] == said
+            shown = [line.split("  ")[0] for line in terminal.lines[len(said) :]]
+            assert shown == ["Operation 0", "Operation 1", "Operation 2"]
+            assert terminal.screen.row == len(said) + 3
+    assert terminal.lines[: len(said)] == said
 
 
 def test_a_display_of_the_process_manager_is_the_default_of_every_mode(monkeypatch):

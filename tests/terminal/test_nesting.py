@@ -202,15 +202,44 @@ def test_lines_of_a_log_are_indented(manager, operation, clock):
         with operation("Building", 2), operation("Compiling", 10) as inner, operation(""):
             clock.now += 5
             inner.step(step=5)
+            clock.now += 2
+            inner.step(step=7)
     assert log.getvalue().splitlines() == [
         "Building: started",
         "  Compiling: started",
         "    started",
-        "  Compiling: 50% (5/10, 1.0/s, 5 s left)",
-        "    0 (in 5.0 s), done",
-        "  Compiling: 100% (5/10, 1.0/s, in 5.0 s), done",
-        "Building: 100% (0/2, in 5.0 s), done",
+        "  Compiling: 70% (7/10, 1.0/s, 3 s left)",
+        "    0 (in 7.0 s), done",
+        "  Compiling: 100% (7/10, 1.0/s, in 7.0 s), done",
+        "Building: 100% (0/2, in 7.0 s), done",
     ]
+
+
+def test_what_is_nested_and_soon_over_is_told_of_by_what_it_is_nested_in(manager, operation, clock):
+    log = io.StringIO()
+    with ProgressDisplay(manager, stream=log, clock=clock), operation("Building", 4) as outer:
+        for number, end in enumerate(((), ("broken", "error"), ("odd", "warning"), ())):
+            inner = operation(f"file {number}", 10)
+            inner.start()
+            clock.now += 1.9 if number < 3 else 2
+            inner.end(*end)
+            outer.step(step=number)
+    assert [line for line in log.getvalue().splitlines() if "file" in line] == [
+        "  file 1: 0% (0/10, in 1.9 s), ERROR: broken",
+        "  file 2: 0% (0/10, in 1.9 s), WARNING: odd",
+        "  file 3: 100% (0/10, in 2.0 s), done",
+    ]
+
+
+def test_what_outlives_what_it_is_nested_in_is_told_of(manager, operation, clock):
+    log = io.StringIO()
+    with ProgressDisplay(manager, stream=log, clock=clock):
+        outer, inner = operation("Building", 4), operation("file", 10)
+        outer.start()
+        inner.start()
+        outer.end()
+        inner.end()
+    assert log.getvalue().splitlines()[-1] == "file: 100% (0/10, in 0.0 s), done"
 
 
 def test_a_thousand_levels(show, operation):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
+import os
 import subprocess
 import sys
 import threading
+import weakref
+from contextlib import redirect_stdout
 
 import pytest
 
-from encore.terminal.api import ProgressDisplay
+from encore.events.api import ProgressManager
+from encore.terminal import printing
+from encore.terminal.api import ProgressDisplay, log_handler, track, write
 
 DEADLINE = 30
 
@@ -145,6 +151,149 @@ def test_a_thread_that_writes_does_not_wait_for_one_that_is_painting(manager, cl
     painter.join(DEADLINE)
     assert stream.getvalue() == "first\nsecond\n"
     display.close()
+
+
+# Without a display at hand
+
+
+def test_a_module_level_text_goes_above_the_bars_of_a_loop(
+    process_manager, fake_terminal, monkeypatch
+):
+    terminal = fake_terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    for item in track("ab", "Reading"):
+        write(f"item {item}")
+    write("afterwards")
+    assert [line.split("  ")[0] for line in terminal.lines] == [
+        *("item a", "item b", "Reading", "afterwards")
+    ]
+
+
+def test_a_text_for_another_stream_is_none_of_the_displays_business(show, capsys):
+    terminal = show()
+    write("one")
+    write("two\n", sys.stdout)
+    write("three", terminal)
+    assert (capsys.readouterr().err, terminal.lines) == ("one\n", ["three"])
+    write("four", None)
+    assert capsys.readouterr().err == "four\n"
+
+
+def test_a_text_for_no_stream_at_all(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    write("nothing")
+
+
+def test_the_newest_display_on_the_stream_is_taken(manager, clock):
+    class Display(ProgressDisplay):
+        def write(self, text):
+            super().write(f"{self.name}: {text}")
+
+    log = io.StringIO()
+    first, second = (Display(manager, stream=log, clock=clock) for _ in range(2))
+    other = ProgressDisplay(manager, stream=io.StringIO(), clock=clock)
+    first.name, second.name = "first", "second"
+    write("text", log)
+    second.close()
+    write("text", log)
+    del first
+    gc.collect()
+    write("text", log)
+    other.close()
+    assert log.getvalue().splitlines() == ["second: text", "first: text", "text"]
+    assert printing.displays() == []
+
+
+def test_two_descriptors_of_a_terminal_are_the_same(terminal, manager):
+    real = terminal(80)
+    other = open(os.dup(real.stream.fileno()), "w")  # noqa: SIM115
+    with other, ProgressDisplay(manager, stream=real.stream):
+        ProgressManager(manager, None, None, "Copying", 10).start()
+        write("text", other)
+        assert [line.split("  ")[0] for line in real.lines()] == ["text", "Copying"]
+
+
+def test_a_module_level_handler_follows_the_displays(show, logger, capsys):
+    terminal = show()
+    handler = log_handler(logging.WARNING)
+    logger.addHandler(handler)
+    there = log_handler(stream=terminal)
+    logger.addHandler(there)
+    logger.info("no display on this one")
+    logger.warning("a display on %s", "the other")
+    assert terminal.lines == ["no display on this one", "a display on the other"]
+    assert capsys.readouterr().err == "a display on the other\n"
+    assert repr(handler) == "<DisplayHandler of the newest display>"
+
+
+def test_it_can_be_imported_from_the_package():
+    code = """
+import sys
+import encore.terminal
+assert "encore.terminal.printing" not in sys.modules
+from encore.terminal import write, log_handler
+from encore.terminal.api import write as same, log_handler as same_handler
+assert (write, log_handler) == (same, same_handler)
+assert "logging" not in sys.modules
+write("text")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, timeout=DEADLINE
+    )
+    assert done.stderr.split() == [b"text"]
+
+
+# The stream of a display
+
+
+def test_what_is_printed_to_the_stream_goes_above_the_bars(show, operation):
+    terminal = show()
+    stream = terminal.display.stream
+    with operation("Copying", 10):
+        print("one", "word", file=stream)
+        with redirect_stdout(stream):
+            print("two", end="", flush=True)
+            assert names(terminal) == ["one word", "Copying"]
+            print(" words\nand", end=" ")
+            assert names(terminal) == ["one word", "two words", "Copying"]
+        print("more", file=stream)
+        print(file=stream)
+        print("unfinished", end="", file=stream)
+        assert names(terminal) == ["one word", "two words", "and more", "", "Copying"]
+        terminal.display.close()
+    assert names(terminal) == ["one word", "two words", "and more", "", "unfinished", "Copying"]
+    print("afterwards", file=stream)
+    assert names(terminal)[-1] == "afterwards"
+    assert repr(stream).startswith("<DisplayStream on Stream(")
+    assert stream.writable()
+
+
+def names(terminal):
+    return [line.split("  ")[0] for line in terminal.lines]
+
+
+def test_unfinished_lines_of_threads_are_not_mixed(show):
+    terminal = show()
+    stream = terminal.display.stream
+    print("mine", end=" ", file=stream)
+    thread = threading.Thread(target=print, args=("other",), kwargs={"file": stream})
+    thread.start()
+    thread.join(DEADLINE)
+    print("too", file=stream)
+    assert terminal.lines == ["other", "mine too"]
+
+
+def test_the_stream_does_not_keep_the_display_alive(manager):
+    gc.disable()
+    try:
+        display = ProgressDisplay(manager, stream=io.StringIO())
+        gone = weakref.ref(display)
+        stream = display.stream
+        del display
+        assert gone() is None
+        stream.write("text\n")
+    finally:
+        gc.enable()
 
 
 # Logging

@@ -5,13 +5,18 @@ Each ``type: ignore`` marks an error; one that is not found is an error itself.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import asyncio
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 from encore.events.api import (
     BaseEvent,
     BaseEventManager,
     Connection,
+    EventManager,
     ProgressEvent,
+    ProgressManager,
     ProgressStepEvent,
 )
 from encore.testing import capture_events
@@ -39,6 +44,58 @@ def of_two(event: BaseEvent, other: int) -> None:
 
 async def coroutine(event: BaseEvent) -> None:
     print(event)
+
+
+@dataclass
+class Placed(BaseEvent):
+    order: int
+
+
+@dataclass
+class Noted(Placed):
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.note = self.note.strip()
+
+
+def of_placed(event: Placed) -> None:
+    number: int = event.order
+    text: str = event.order  # type: ignore[assignment]
+    print(number, text, event.source)
+
+
+def check_dataclasses(manager: EventManager) -> None:
+    manager.connect(Placed, of_placed)
+    manager.connect(Noted, of_placed)
+    manager.emit(Placed(3))
+    manager.emit(Placed("three"))  # type: ignore[arg-type]
+    manager.emit(Placed)  # type: ignore[call-overload]
+
+
+def check_dispatch(manager: EventManager, loop: asyncio.AbstractEventLoop) -> None:
+    manager.connect(
+        ProgressEvent,
+        coroutine,
+        dispatch=lambda call: asyncio.run_coroutine_threadsafe(call(), loop),
+    )
+    manager.connect(ProgressEvent, coroutine, dispatch=lambda call: loop.create_task(call()))
+    manager.connect(ProgressStepEvent, of_steps, dispatch=loop.call_soon_threadsafe)
+    manager.connect(ProgressStepEvent, of_steps, dispatch=lambda call: call(1))  # type: ignore[call-arg]
+    manager.connect(ProgressStepEvent, of_steps, dispatch=lambda: None)  # type: ignore[misc,arg-type]
+
+    @manager.listener(
+        ProgressStepEvent, dispatch=lambda call: asyncio.run_coroutine_threadsafe(call(), loop)
+    )
+    async def decorated(event: ProgressStepEvent) -> int:
+        return 3
+
+
+def check_cancel(future: Future[int], event: threading.Event) -> None:
+    ProgressManager(cancel=future)
+    ProgressManager(cancel=event)
+    ProgressManager(cancel=3)  # type: ignore[arg-type]
 
 
 def check(manager: BaseEventManager, executor: ThreadPoolExecutor) -> None:
