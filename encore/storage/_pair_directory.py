@@ -57,7 +57,8 @@ System calls for a small pair, without syncing; in brackets what the same takes 
   15 and metadata 12, to see that nobody is changing it.
 - query: for each key 3 (3): open, read, close of the metadata. Which pairs are between steps 3 and 4 is
   known from a look at ``.FStmp``, once.
-- with `durable`, set takes 8 more: fsync of both files, and open, fsync and close of both directories.
+- with `durable`, set takes 8 more: fsync of both files, and open, fsync and close of both directories;
+  delete 3: open, fsync and close of the directory, before the last unlink.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ import errno
 import os
 import time
 
+from ._filenames import is_digest
 from ._metadata_files import dump, stamps_of
 from ._pair_reader import DATA, METADATA, Pair, PairReader
 from ._posix import (
@@ -353,7 +355,6 @@ class PairDirectory(PairReader):
         gone = f"{self.folder}/g-{name}"
         os.rename(f"{self._prefix}{name}{METADATA}", gone)
         self._forget_data(name)
-        self._sync(self.root)
 
     def _forget_data(self, name: str) -> None:
         try:
@@ -362,7 +363,10 @@ class PairDirectory(PairReader):
             pass
         except OSError:
             # Without metadata it is no pair. Whoever sweeps next tries again.
+            self._sync(self.root)
             return
+        # Before what says that the data are to go.
+        self._sync(self.root)
         unlink(f"{self.folder}/g-{name}")
 
     # Many pairs
@@ -467,7 +471,16 @@ class PairDirectory(PairReader):
                     unlink(f"{self.folder}/{file}")
                 else:
                     self._forget_data(file[2:])
-        self.session.sweep(files)
+        if self.session.sweep(files):
+            self._sweep_names()
+
+    def _sweep_names(self) -> None:
+        """Remove the names of long keys that never came to be."""
+        with os.scandir(self.root) as entries:
+            for entry in entries:
+                name, _, suffix = entry.name.rpartition(".")
+                if suffix == "key" and is_digest(name) and not self.holds(name):
+                    unlink(entry.path)
 
     def write_new(self, name: str, content: bytes) -> None:
         """Write a small file that is there whole or not at all."""

@@ -70,14 +70,14 @@ class Session:
         self._drop()
         self._starting = RLock()
 
-    def sweep(self, files: Iterable[str]) -> None:
-        """Remove temporary files of sessions that are over; `files` are names in the folder."""
+    def sweep(self, files: Iterable[str]) -> bool:
+        """Remove temporary files of sessions that are over; `files` are names in the folder.
+
+        Returns whether one was over that had not come to its end.
+        """
         files = list(files)
-        alive = {
-            file[: -len(ALIVE)]
-            for file in files
-            if file.endswith(ALIVE) and not self._sweep_session(file)
-        }
+        sessions = [file for file in files if file.endswith(ALIVE)]
+        alive = {file[: -len(ALIVE)] for file in sessions if not self._sweep_session(file)}
         for file in files:
             session, _, number = file.rpartition("-")
             # Not when the list was made, and not now.
@@ -87,6 +87,7 @@ class Session:
                 and not os.path.lexists(f"{self.folder}/{session}{ALIVE}")
             ):
                 unlink(f"{self.folder}/{file}")
+        return len(alive) < len(sessions)
 
     def _sweep_session(self, file: str) -> bool:
         """Whether a session is over; its file is removed then."""

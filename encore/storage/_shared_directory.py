@@ -69,7 +69,13 @@ class SharedWriterLock(WriterLock):
             if error.errno not in _NO_FLOCK:
                 raise
         finally:
-            self.file_lock._undo(self.file_lock._mine())
+            try:
+                self.file_lock._undo(self.file_lock._mine())
+            except OSError as error:
+                # What was to be changed has been changed. Nobody keeps the lock alive any more.
+                from logging import getLogger
+
+                getLogger(__name__).warning("the lock %r stays: %s", self.file_lock, error)
 
     def close(self) -> None:
         super().close()

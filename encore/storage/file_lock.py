@@ -49,7 +49,7 @@ from ._lock_holders import (
     unlink_file,
 )
 from ._owner import Owner, host_name, this_process
-from ._posix import write_all
+from ._posix import unlink, write_all
 from .errors import StoreError
 
 TYPE_CHECKING = False
@@ -364,6 +364,9 @@ class _Lock:
     def _let_go(self, path: str) -> bool:
         try:
             return self._give_up(path)
+        except OSError:
+            # Once more: others would wait for a lock that nobody has.
+            return self._give_up(path)
         except BaseException:
             # Nobody else could finish what was begun when an interrupt came.
             self._give_up(path)
@@ -495,7 +498,8 @@ class FileLock(_Lock):
         intact = self._is_intact(releasing)
         if intact:
             unlink_file(self._path)
-        unlink_file(releasing)
+        # It holds nothing any more. If it stays, it is swept once this process is gone.
+        unlink(releasing)
         return intact
 
 

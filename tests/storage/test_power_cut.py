@@ -79,14 +79,9 @@ class FileSystem(PowerCuts):
         return FileSystemStore(folder, durability=self.durability)
 
     def leftovers(self, folder):
-        # Three things may stay, none of which is ever taken for a value: the name of a long key,
-        # data of which the metadata were removed, and a file by which a lock was being taken.
-        names = {name for _, _, names in os.walk(folder) for name in names}
+        # One may stay: a file by which a lock was being taken.
         return sum(
-            not name.endswith(".key")
-            and not name.startswith("lock-")
-            and (not name.endswith(".data") or f"{name[:-5]}.metadata" in names)
-            for name in names
+            not name.startswith("lock-") for _, _, names in os.walk(folder) for name in names
         )
 
 
@@ -341,7 +336,8 @@ JOURNAL_IN_MEMORY = statement("journal_mode=wal", "PRAGMA journal_mode=MEMORY")
     ],
 )
 def test_a_store_that_does_not_sync_is_found(kit, setup):
-    assert "acknowledged was" in outcome(kit, CHECKS[0], sample=None, setup=setup)
+    found = outcome(kit, CHECKS[0], sample=None, setup=setup)
+    assert "acknowledged was" in found or "damage that check() finds" in found
 
 
 @pytest.mark.parametrize(
