@@ -85,7 +85,7 @@ class ProgressDisplay:
         Least time between two repaints on a terminal, in seconds.
     line_interval : float
         Elsewhere, least time between two lines of an operation, which are written when it is a
-        tenth further.
+        tenth further. A nested operation that takes less has no line, unless it fails.
     line_patience : float
         Elsewhere, the time after which a line is written anyway, if there was any step.
     """

@@ -5,8 +5,6 @@ from __future__ import annotations
 from _thread import RLock
 from os import getpid
 
-from ..events.event_manager import _EMIT, EventManager
-from ..events.progress_events import ProgressManager, ProgressStartEvent
 from .printing import displays
 from .progress_display import ProgressDisplay
 
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from ..events.abstract_event_manager import BaseEvent, BaseEventManager
-    from ..events.progress_events import Cancel
+    from ..events.progress_events import Cancel, ProgressManager
     from ._screen import Screen
 
     T = TypeVar("T")
@@ -105,6 +103,7 @@ def _track(
     attributes: dict[str, Any],
 ) -> Iterator[T]:
     from ..events.package_globals import get_event_manager
+    from ..events.progress_events import ProgressManager
 
     manager = get_event_manager() if event_manager is None else event_manager
     display = _borrow(manager) if event_manager is None else None
@@ -163,6 +162,8 @@ class _Counter:
 
 def _count(progress: ProgressManager, calls: Any, counter: Any) -> tuple[bool, Screen | None]:
     """Whether a loop need not emit its steps; and the screen that shows them all the same."""
+    from ..events.event_manager import _EMIT, EventManager
+
     manager: Any = progress.event_manager
     if (
         calls is None
@@ -214,6 +215,8 @@ def _borrow(manager: BaseEventManager) -> _LoopDisplay | None:
     """A display for a loop, if the manager has nobody who listens."""
     display = _share(manager, None)
     if display is None:
+        from ..events.progress_events import ProgressStartEvent
+
         # One that is just being closed is nobody.
         if not _closing and manager.has_listeners(ProgressStartEvent):
             return None

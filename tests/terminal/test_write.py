@@ -62,6 +62,7 @@ def test_text_without_any_bar(show):
 def test_text_longer_than_a_line_leaves_nothing_behind(show, operation, length):
     terminal = show(40, 8)
     operation("x" * 40, 10).start()
+    operation("y" * 40, 10, parent=None).start()
     bar = terminal.lines
     text = ("0123456789" * 12)[:length]
     terminal.display.write(f"{text}\nnext")
