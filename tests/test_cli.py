@@ -181,7 +181,7 @@ def test_interrupted_copy_says_so(run, tree, monkeypatch):
     monkeypatch.setattr(SqliteStore, "set", interrupt)
     result = run("copy", "dir:tree", "sqlite:x.db")
     assert result.status == 130
-    assert "EXCEPTION: interrupted\n" in result.err
+    assert ", interrupted\n" in result.err
     assert result.err.splitlines()[-1] == "python -m encore: interrupted"
 
 
