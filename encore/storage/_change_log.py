@@ -9,7 +9,7 @@ commit                     the changes from number `first` to the number of this
 abort                      they were not
 rotate                     the first line of a file: the older ones are ``__log__.txt.<number>``
                            for each of `kept`, the number being that of its last line
-w, d                       EnCore 0.8 wrote or deleted a key, which is not JSON but as it is
+w, u, d                    EnCore 0.8 wrote, updated or deleted a key; it is not JSON but as it is
 =========================  ======================================================================
 
 A writer that has the writer lock appends the changes, commits them, then appends ``commit``. So if
@@ -50,7 +50,7 @@ KEPT = 7200.0
 _MOST = 1000
 
 _CHANGES = frozenset(["set", "update", "delete"])
-_OLD = frozenset(["w", "d"])
+_OLD = frozenset(["w", "u", "d"])
 _SETTLED = frozenset(["commit", "abort", "rotate", *_OLD])
 _APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_CLOEXEC

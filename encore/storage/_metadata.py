@@ -172,11 +172,31 @@ def equal(one: Any, other: Any) -> bool:
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
+# Of an encoder that is made on first use, as json is heavy.
+_encode: Any = None
+
+
 def dumps(metadata: Mapping[str, Any]) -> str:
     """Write normalised metadata as JSON, compact and in ASCII."""
-    import json
+    if _encode is None:
+        _make_encoder()
+    # It returns one text, or parts of one.
+    return "".join(_encode(metadata, 0))
 
-    return json.dumps(metadata, separators=(",", ":"), allow_nan=False)
+
+def _make_encoder() -> None:
+    """Make what a JSONEncoder makes at each call, which takes longer than the metadata do."""
+    global _encode  # noqa: PLW0603
+    from json import JSONEncoder, encoder
+
+    make = getattr(encoder, "c_make_encoder", None)
+    if make is None:
+        # Normalised metadata do not contain themselves.
+        whole = JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False)
+        _encode = whole.iterencode
+    else:
+        text = encoder.encode_basestring_ascii
+        _encode = make(None, None, text, None, ":", ",", False, False, False)
 
 
 def loads(text: str | bytes) -> dict[str, Any]:

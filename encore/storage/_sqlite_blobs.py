@@ -8,9 +8,6 @@ are random and never used again, so that a number that is still there is still t
 from __future__ import annotations
 
 import os
-from _thread import allocate_lock
-
-from .errors import StoreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,15 +33,6 @@ def is_number(data: object) -> bool:
 def new_number() -> int:
     """Return a number for a blob."""
     return int.from_bytes(os.urandom(5), "big") % _FIRST + _FIRST
-
-
-def chunk_rows(number: int, file: Any, handle: Any) -> Iterator[tuple[int, bytes]]:
-    """Return the rows of a blob that is read from a file, and let the handle count their bytes."""
-    id = number << SHIFT
-    while chunk := file.read(CHUNK):
-        handle.dirtied += len(chunk)
-        yield id, chunk
-        id += 1
 
 
 class Blobs:
@@ -78,6 +66,17 @@ class Blobs:
         data = b"".join([row[0] for row in rows])
         return data if not skip and len(data) == size else data[skip : skip + size]
 
+    def make_table(self) -> None:
+        """Make the table, where it is not there."""
+        columns = "id integer primary key, bytes blob"
+        self._connection.execute(f"CREATE TABLE IF NOT EXISTS {self._table} ({columns})")
+
+    def insert(self, number: int, chunks: Iterator[bytes]) -> None:
+        """Save a blob; all chunks but the last are of CHUNK bytes."""
+        self._connection.executemany(
+            f"INSERT INTO {self._table} VALUES (?, ?)", enumerate(chunks, number << SHIFT)
+        )
+
     def delete(self, number: int) -> None:
         """Delete a blob."""
         self._fetch(f"DELETE FROM {self._table} WHERE id BETWEEN ? AND ?", _ids(number))
@@ -97,35 +96,3 @@ class Blobs:
 
 def _ids(number: int) -> tuple[int, int]:
     return number << SHIFT, (number + 1 << SHIFT) - 1
-
-
-class Snapshot:
-    """A blob read through a connection of its own, whose read transaction keeps it: a `Source`."""
-
-    #: Those there are in this process. Unlike a number, a set is right whatever thread or finalizer
-    #: changes it, and whenever.
-    live: set[int] = set()
-
-    def __init__(self, store: Any, handle: Any, number: int, size: int) -> None:
-        self.live.add(id(self))
-        self.size = size
-        self._store = store
-        self._handle = handle
-        self._number = number
-        self._lock = allocate_lock()
-        self._process = os.getpid()
-
-    def pread(self, size: int, position: int, /) -> bytes:
-        if os.getpid() != self._process:
-            raise StoreError(
-                "a value of a database cannot be read in a child process: get it there"
-            )
-        with self._lock, self._store.sqlite_errors():
-            self._handle.users += 1
-            try:
-                return self._handle.blobs.read(self._number, size, position)  # type: ignore[no-any-return]
-            finally:
-                self._handle.users -= 1
-
-    def __del__(self) -> None:
-        self.live.discard(id(self))

@@ -1,12 +1,21 @@
 """The connections of an SqliteStore: one for each thread, and what they raise.
 
-No connection is closed by another thread than the one that uses it (that crashes the interpreter):
-disconnect() drops the references to them, and they are closed as soon as nobody uses them.
+No connection is closed by another thread than the one that uses it (that crashes the interpreter).
+
+=========  =======================================================================================
+idle       ``users`` is 0; referred to by its thread alone (`Connections`), so that it is closed when
+           the thread ends
+in use     a method of the store is at it, or the transaction of its thread
+dropped    by disconnect(), or before a fork. Who uses it still refers to it; then it is closed.
+           Its ``owner`` tells a thread that is late that it is of an earlier connect()
+snapshot   it has a read transaction, and belongs to a large value (`Snapshot`) instead of a thread
+inherited  see below: never closed
+=========  =======================================================================================
 
 SQLite keeps its locks in tables of the process, which a child inherits without the locks ("How To
 Corrupt An SQLite Database File", 2.6: carrying an open connection across a fork). Therefore idle
 connections are dropped before a fork; of those that cannot be, the child closes what has nothing
-to undo in the memory that it shares with its parent.
+to undo in the memory that it shares with its parent, and keeps the others.
 """
 
 from __future__ import annotations
@@ -15,17 +24,17 @@ import errno
 import os
 from _thread import _local
 
-from ._sqlite_blobs import Blobs
+from ._sqlite_blobs import CHUNK, Blobs, new_number
 from .errors import StoreError, StoreOSError, from_os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any
     from weakref import WeakSet
 
-    from .sqlite_store import SqliteStore
+    from ._sqlite_base import SqliteBase
 
 # Seconds to wait for another writer; milliseconds to wait for readers when WAL mode is asked for.
 BUSY = 30.0
@@ -86,7 +95,7 @@ class Use(Errors):
 
     __slots__ = ("_handle", "_store")
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqliteBase) -> None:
         self._path = store._path
         self._store = store
         self._handle: Handle | None = None
@@ -124,6 +133,20 @@ def _why_not_opened(path: str) -> int:
     return errno.EISDIR if os.path.isdir(path) else errno.EACCES
 
 
+class Waiting:
+    """Has a connection wait for others for so many milliseconds, rather than for BUSY."""
+
+    def __init__(self, connection: sqlite3.Connection, milliseconds: int) -> None:
+        self._connection = connection
+        self._milliseconds = milliseconds
+
+    def __enter__(self) -> None:
+        self._connection.execute(f"PRAGMA busy_timeout={self._milliseconds}")
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        self._connection.execute(f"PRAGMA busy_timeout={int(BUSY * 1000)}")
+
+
 class Handle:
     """A connection, closed when nothing refers to it any more."""
 
@@ -140,6 +163,23 @@ class Handle:
         # No __del__(): where an exception has made a cycle, the connection may be finalised first,
         # and that is a ResourceWarning.
         self.close = finalize(self, connection.close)
+
+    def save_blob(self, file: Any) -> int:
+        """Save what can be read from a file; return the number of the blob."""
+        self.blobs.make_table()
+        number = new_number()
+        self.blobs.insert(number, self._chunks(file))
+        return number
+
+    def _chunks(self, file: Any) -> Iterator[bytes]:
+        while chunk := file.read(CHUNK):
+            self.dirtied += len(chunk)
+            yield chunk
+
+    def remove_blob(self, number: int) -> None:
+        """Delete a blob."""
+        self.dirtied += self.blobs.size(number) or 0
+        self.blobs.delete(number)
 
     def row(self, sql: str, key: str) -> Any:
         """Return the row of a key, as rows() does; None if there is none."""
@@ -184,15 +224,15 @@ def inherit(handle: Handle) -> None:
     _inherited.append(handle)
 
 
-_connected: WeakSet[SqliteStore] | None = None
+_connected: WeakSet[SqliteBase] | None = None
 
 
-def watch(store: SqliteStore) -> None:
+def watch(store: SqliteBase) -> None:
     global _connected  # noqa: PLW0603 - made on first use, so that importing has no effect
     if _connected is None:
         from weakref import WeakSet
 
-        stores: WeakSet[SqliteStore] = WeakSet()
+        stores: WeakSet[SqliteBase] = WeakSet()
         # Asked again: meanwhile another thread, or a finalizer, may have come by.
         if _connected is None:
             _connected = stores
@@ -202,7 +242,7 @@ def watch(store: SqliteStore) -> None:
 
 
 def _before_fork() -> None:
-    stores: list[SqliteStore] = []
+    stores: list[SqliteBase] = []
     for _ in range(1000):
         try:
             stores = list(_connected or ())

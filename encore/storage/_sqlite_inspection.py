@@ -9,7 +9,7 @@ from ._changes import Change
 from ._keys import check_key
 from ._metadata_index import NAME_OF, VALUE_OF, is_json
 from ._sqlite_blobs import CHUNK, NUMBER, SHIFT, new_number
-from ._sqlite_rows import parse
+from ._sqlite_rows import ReadableText, parse
 from .errors import shown
 from .events import StoreUpdateEvent
 from .maintenance import Finding
@@ -233,7 +233,7 @@ class Inspection:
         for number, first in self._connection.execute(shared):
             for (key,) in self._connection.execute(rows, (number, first)):
                 yield (
-                    Finding(_name(key), f"it shares its data with {first!r}"),
+                    Finding(name_of(key), f"it shares its data with {first!r}"),
                     lambda key=key, number=number: self._unshare(key, number),  # type: ignore[misc]
                 )
 
@@ -308,7 +308,7 @@ class Inspection:
             if count:
                 yield (
                     Finding(
-                        _name(key) if count == 1 else None, f"{count} rows are {what} the index"
+                        name_of(key) if count == 1 else None, f"{count} rows are {what} the index"
                     ),
                     self._rebuild,
                 )
@@ -326,7 +326,8 @@ class Inspection:
         return "mended"
 
 
-def _name(key: Any) -> str | None:
+def name_of(key: Any) -> str | None:
+    """Return a key for a Finding, None if it is none."""
     return key if isinstance(key, str) else None
 
 
@@ -355,25 +356,3 @@ def _is_foreign_pickle(stored: Any) -> bool:
         return isinstance(load_plain(stored), dict)
     except ValueError:
         return False
-
-
-class ReadableText:
-    """Has a connection return text as bytes where it is no UTF-8."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._factory = connection.text_factory
-
-    def __enter__(self) -> None:
-        self._connection.text_factory = as_text
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        self._connection.text_factory = self._factory
-
-
-def as_text(text: bytes) -> str | bytes:
-    """Return text as str, where it is UTF-8."""
-    try:
-        return text.decode()
-    except UnicodeDecodeError:
-        return text

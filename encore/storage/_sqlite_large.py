@@ -12,11 +12,13 @@ first, before the transaction begins. Where it is a file on disk or in memory it
 from __future__ import annotations
 
 import os
+from _thread import allocate_lock
 from io import BufferedReader, BytesIO, FileIO
 from stat import S_ISREG
 
 from ._metadata import copy_of
-from ._sqlite_blobs import CHUNK, Snapshot, is_number
+from ._sqlite_blobs import CHUNK, is_number
+from ._sqlite_connections import Errors, Use
 from ._sqlite_rows import as_stamp
 from ._streams import slice_bounds, source_stream
 from .base_store import Head
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from ._streams import Readable
     from .sqlite_store import SqliteStore
 
+# What is read at once.
+_SMALL_PART = 1 << 20
+
 # Read transactions that are kept open; each costs three open files.
 _MAX_SNAPSHOTS = 32
 
@@ -41,6 +46,27 @@ _MAX_COPIES = 128
 
 
 # On their way out
+
+
+def read_part(store: SqliteStore, key: str, start: int | None, end: int | None) -> bytes | None:
+    """Return a part of a large value, or None if it is no large one, or no small part.
+
+    A snapshot for it would take ten times as long.
+    """
+    with Use(store) as handle:
+        row = handle.row(store._number_sql, key)
+        number = row and row[0]
+        size = number and handle.blobs.size(number)
+        if not size:
+            return None
+        begin, stop = slice_bounds(start, end, size)
+        if begin >= stop:
+            return b""
+        if stop - begin > _SMALL_PART:
+            return None
+        part = handle.blobs.read(number, stop - begin, begin)
+        # Or it has been changed in between.
+        return part if len(part) == stop - begin else None
 
 
 def read_large(store: SqliteStore, handle: Handle, key: str, row: Any) -> Value:
@@ -91,6 +117,38 @@ def _source_value(source: Any, head: Head) -> SourceValue:
     return SourceValue(source, head.metadata or {}, head.created, head.modified, head.etag)
 
 
+class Snapshot:
+    """A blob read through a connection of its own, whose read transaction keeps it: a `Source`."""
+
+    #: Those there are in this process. Unlike a number, a set is right whatever thread or finalizer
+    #: changes it, and whenever.
+    live: set[int] = set()
+
+    def __init__(self, store: SqliteStore, handle: Handle, number: int, size: int) -> None:
+        self.live.add(id(self))
+        self.size = size
+        self._store = store
+        self._handle = handle
+        self._number = number
+        self._lock = allocate_lock()
+        self._process = os.getpid()
+
+    def pread(self, size: int, position: int, /) -> bytes:
+        if os.getpid() != self._process:
+            raise StoreError(
+                "a value of a database cannot be read in a child process: get it there"
+            )
+        with self._lock, Errors(self._store._path):
+            self._handle.users += 1
+            try:
+                return self._handle.blobs.read(self._number, size, position)
+            finally:
+                self._handle.users -= 1
+
+    def __del__(self) -> None:
+        self.live.discard(id(self))
+
+
 class LateBlobValue(Value):
     """A blob that nothing keeps: read when it is asked for, a StoreError if it was changed since."""
 
@@ -119,12 +177,13 @@ class LateBlobValue(Value):
 
     def copied(self, begin: int, stop: int) -> OpenFile:
         """Return a part of the blob, copied to an unnamed file."""
-        with self._store.temporary_file() as file, os_errors(self._key):
+        with self._store._temporary_file() as file, os_errors(self._key):
             position = begin
             while position < stop:
-                piece = self._store.read_blob(
-                    self._number, min(16 * CHUNK, stop - position), position
-                )
+                with Use(self._store) as handle:
+                    piece = handle.blobs.read(
+                        self._number, min(16 * CHUNK, stop - position), position
+                    )
                 if not piece:
                     raise StoreError(
                         f"{self._key!r} was changed since it was looked up", key=self._key

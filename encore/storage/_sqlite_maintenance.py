@@ -10,10 +10,11 @@ import time
 
 from ._metadata import dumps
 from ._sqlite_change_tables import ChangeTables
-from ._sqlite_connections import BUSY, Errors, Use
-from ._sqlite_inspection import Inspection, is_damage, row_id_of
-from ._sqlite_remote import Writing
+from ._sqlite_connections import Errors, Use, Waiting
+from ._sqlite_inspection import Inspection, row_id_of
 from ._sqlite_rows import parse
+from ._sqlite_salvage import file_problems, mend_file
+from ._sqlite_writing import Writing
 from .errors import StoreError
 from .maintenance import Finding
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .sqlite_store import SqliteStore
-
-# What SQLite says at most of what is wrong in the file.
-MESSAGES = 100
 
 # Rows in a step of upgrade(), which keeps others out.
 _STEP = 200
@@ -54,30 +52,11 @@ def _check(store: SqliteStore, connection: sqlite3.Connection) -> list[Finding]:
     return findings + [finding for finding, _ in Inspection(store, connection).problems()]
 
 
-def file_problems(connection: sqlite3.Connection) -> list[str]:
-    """Return what SQLite says about the file, in lines; none if all is well."""
-    import sqlite3
-
-    lines = []
-    try:
-        for (text,) in connection.execute(f"PRAGMA integrity_check({MESSAGES})"):
-            lines += [
-                f"the file is damaged: {line}" for line in text.splitlines() if "*** in" not in line
-            ]
-    except sqlite3.DatabaseError as error:
-        if not is_damage(error):
-            raise
-        lines.append(f"the file is damaged: {error}")
-    return lines if lines != ["the file is damaged: ok"] else []
-
-
 def repair(store: SqliteStore) -> list[Finding]:
     """As SqliteStore.repair()."""
     _check_no_transaction(store, "repaired")
     findings: list[Finding] = []
     with Errors(store._path):
-        from ._sqlite_salvage import mend_file
-
         findings += mend_file(store)
         lost = any(finding.outcome == "lost" for finding in findings)
         with Writing(store) as connection:
@@ -106,11 +85,8 @@ def compact(store: SqliteStore) -> None:
 
 
 def _checkpoint(store: SqliteStore, connection: sqlite3.Connection) -> None:
-    connection.execute(f"PRAGMA busy_timeout={_READERS}")
-    try:
+    with Waiting(connection, _READERS):
         (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    finally:
-        connection.execute(f"PRAGMA busy_timeout={int(BUSY * 1000)}")
     if busy:
         raise StoreError(
             f"{store!r} cannot be compacted while others use it, or large values are open"

@@ -6,10 +6,9 @@ from io import BytesIO
 
 from ._changes import Change
 from ._keys import check_key
-from ._metadata import normalise
+from ._metadata import dumps, normalise
 from ._sqlite_blobs import CHUNK
 from ._sqlite_connections import Use
-from ._sqlite_rows import encode
 from .events import StoreSetEvent
 
 TYPE_CHECKING = False
@@ -72,7 +71,7 @@ class _Batch:
         if len(data) > CHUNK or len(data) >= buffer_size:
             stream.seek(self._read.pop()[1])
             return False
-        text = encode(metadata)
+        text = dumps(metadata)
         now = round(self._clock() * 1e6) / 1e6
         self._rows.append((text, now, now, data, key))
         self._changes.append(Change(StoreSetEvent, key, metadata, self._observer))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from ._changes import Unit
 from ._keys import prefix_end
 from ._metadata import matches
 from ._sqlite_connections import Use
 from ._sqlite_filter import condition as filter_for
 from ._sqlite_rows import as_bytes, as_key, parse
+from ._sqlite_writing import Writing
 from .errors import StoreError
 
 TYPE_CHECKING = False
@@ -142,34 +142,26 @@ class Queries:
 
         end = monotonic() + _PATIENCE
         while store._may_fill and monotonic() < end:
-            done = self._fill_once(handle)
+            done = self._fill_once()
             if done is not False:
                 return bool(done)
         return False
 
-    def _fill_once(self, handle: Handle) -> bool | None:
+    def _fill_once(self) -> bool | None:
         """Return whether the index has read all there is, None if it cannot read now."""
         import sqlite3
 
-        # A unit of work, as a finalizer may use the store in between.
         store = self._store
-        state = store._state
-        state.unit = unit = Unit()
+        writing = Writing(store, at_once=True)
         try:
-            if not store._begin_at_once(handle):
-                return None
-            done = store._index.fill(handle.connection, _FILL)
-            store._commit()
+            with writing as connection:
+                if connection is None:
+                    return None
+                return store._index.fill(connection, _FILL)
         except (sqlite3.Error, StoreError):
+            if writing.is_done:
+                # It comes from who was told of a change.
+                raise
             # A disk that is full, say; the rows can still be read one by one.
             store._may_fill = False
-            store._rollback()
             return None
-        except BaseException:
-            store._rollback()
-            raise
-        finally:
-            state.unit = None
-        for change in unit.changes:
-            store._tell(change)
-        return done

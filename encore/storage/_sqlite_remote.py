@@ -3,6 +3,18 @@
 While somebody polls, triggers write down each change, whoever makes it: another handle or process,
 another program, EnCore 0.8. How, and who cleans up, is said in _sqlite_change_tables.py. Here is
 who reads it.
+
+==========  ======================================================================================
+registered  the database knows the poller by its name, and keeps the changes behind what it has seen
+unknown     somebody has taken the poller for dead, or dropped the tables. The next poll registers
+            it again, warns that changes may have been missed, and has all connections be made anew,
+            as their triggers have gone with the tables
+orphan      in a child process. The first connection that the store makes there registers a poller
+            of its own, which begins where that of the parent was
+ended       by disconnect(), or the store is gone: its row is removed, if that does not take long
+==========  ======================================================================================
+
+Polls of one store come one after the other: who comes while another one is at it goes away.
 """
 
 from __future__ import annotations
@@ -11,12 +23,13 @@ import os
 import time
 from _thread import allocate_lock
 
-from ._changes import Unit, has_listeners
+from ._changes import has_listeners
 from ._keys import check_key
 from ._poller import Poller
 from ._sqlite_change_tables import ChangeTables
-from ._sqlite_connections import BUSY, Use
-from ._sqlite_rows import parse
+from ._sqlite_connections import Use, Waiting
+from ._sqlite_rows import ReadableText, parse
+from ._sqlite_writing import Writing
 from .errors import StoreError, shown
 
 TYPE_CHECKING = False
@@ -55,57 +68,6 @@ def check_interval(poll: float) -> float:
     if not poll >= 0:
         raise ValueError(f"poll is not negative: {poll!r}")
     return poll
-
-
-class Writing:
-    """A unit of work in SQL.
-
-    Parameters
-    ----------
-    store : SqliteStore
-    at_once : bool
-        Wait for no other writer: there is no connection, and no unit, if there is one.
-    """
-
-    def __init__(self, store: SqliteStore, at_once: bool = False) -> None:
-        self._store = store
-        self._at_once = at_once
-        self._unit: Unit | None = None
-
-    def __enter__(self) -> sqlite3.Connection | None:
-        store = self._store
-        # A finalizer may use the store in between.
-        unit = store._state.unit = Unit()
-        try:
-            with Use(store) as handle:
-                if not self._at_once:
-                    store._begin()
-                elif not store._begin_at_once(handle):
-                    store._state.unit = None
-                    return None
-                connection = store._in_transaction(handle)
-        except BaseException:
-            store._state.unit = None
-            store._rollback()
-            raise
-        self._unit = unit
-        return connection
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        store, unit = self._store, self._unit
-        if unit is None:
-            return
-        done = False
-        try:
-            if kind is None:
-                store._commit()
-                done = True
-        finally:
-            store._state.unit = None
-            if not done:
-                store._rollback()
-        for change in unit.changes:
-            store._tell(change)
 
 
 class _Row:
@@ -157,15 +119,10 @@ class RemoteChanges:
 
     def _begin(self, store: SqliteStore, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
-        try:
+        with connection:
             seen, complete = self.tables.register(
                 connection, self._name, self._patience, self._seen
             )
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
         if not complete:
             _warn(store)
         self._seen = self._written = seen
@@ -258,11 +215,9 @@ class RemoteChanges:
                 return [], False
             # Whether we are known is to be true of what is read.
             connection.execute("BEGIN")
-            try:
+            with connection:
                 known = self._is_known(connection)
                 rows, more = self._rows(connection) if known else ([], False)
-            finally:
-                connection.execute("COMMIT")
             if not more:
                 self._drained = ref(handle), version
         if not known:
@@ -283,23 +238,22 @@ class RemoteChanges:
     def _rows(self, connection: sqlite3.Connection) -> tuple[list[_Row], bool]:
         rows: list[_Row] = []
         size = 0
-        factory, connection.text_factory = connection.text_factory, _text
-        cursor = connection.execute(
-            "SELECT id, time, action, key, created,"
-            f" metadata, writer FROM {self.tables.changes} WHERE id > ? ORDER BY id",
-            (self._seen,),
-        )
-        try:
-            for columns in cursor:
-                rows.append(_Row(*columns))
-                size += len(columns[5]) if isinstance(columns[5], str | bytes) else 0
-                if len(rows) >= 3 and (len(rows) >= _PAGE or size >= _BYTES):
-                    break
-            else:
-                return rows, False
-        finally:
-            cursor.close()
-            connection.text_factory = factory
+        with ReadableText(connection):
+            cursor = connection.execute(
+                "SELECT id, time, action, key, created,"
+                f" metadata, writer FROM {self.tables.changes} WHERE id > ? ORDER BY id",
+                (self._seen,),
+            )
+            try:
+                for columns in cursor:
+                    rows.append(_Row(*columns))
+                    size += len(columns[5]) if isinstance(columns[5], str | bytes) else 0
+                    if len(rows) >= 3 and (len(rows) >= _PAGE or size >= _BYTES):
+                        break
+                else:
+                    return rows, False
+            finally:
+                cursor.close()
         # What belongs together is told together.
         while (
             len(rows) > 1
@@ -385,13 +339,6 @@ def _changes(rows: list[_Row]) -> Iterator[tuple[_Row, str]]:
         position += step
 
 
-def _text(text: bytes) -> str | bytes:
-    try:
-        return text.decode()
-    except UnicodeDecodeError:
-        return text
-
-
 def _warn(store: SqliteStore) -> None:
     import logging
 
@@ -399,17 +346,10 @@ def _warn(store: SqliteStore) -> None:
 
 
 def _leave(connection: sqlite3.Connection, tables: ChangeTables, name: str, timeout: int) -> None:
-    connection.execute(f"PRAGMA busy_timeout={timeout}")
-    try:
+    with Waiting(connection, timeout):
         connection.execute("BEGIN IMMEDIATE")
-        try:
+        with connection:
             tables.leave(connection, name)
-            connection.execute("COMMIT")
-        finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-    finally:
-        connection.execute(f"PRAGMA busy_timeout={int(BUSY * 1000)}")
 
 
 def _leave_quietly(path: str, table: str, name: str, process: int) -> None:

@@ -6,28 +6,19 @@ from ._metadata import loads, normalise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import sqlite3
     from typing import Any
 
-# Of a decoder and an encoder that are made on first use: json is heavy.
+# Of a decoder that is made on first use, as json is heavy.
 _scan: Any = None
-_encode: Any = None
 
 
-def _load_json() -> None:
-    global _encode, _scan  # noqa: PLW0603
-    import json
+def _make_decoder() -> None:
+    global _scan  # noqa: PLW0603
+    from json import JSONDecoder
 
     # What decode() calls after it has looked for white space.
-    _scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
-    # Normalised metadata do not contain themselves.
-    _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
-
-
-def encode(metadata: dict[str, Any]) -> str:
-    """Return what dumps() of _metadata.py does, in half the time."""
-    if _encode is None:
-        _load_json()
-    return _encode(metadata)  # type: ignore[no-any-return]
+    _scan = JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
 def parse(stored: Any) -> dict[str, Any] | None:
@@ -37,7 +28,7 @@ def parse(stored: Any) -> dict[str, Any] | None:
             if stored.startswith("{"):
                 # As loads(), in half the time, where nothing stands around it.
                 if _scan is None:
-                    _load_json()
+                    _make_decoder()
                 try:
                     metadata: dict[str, Any]
                     metadata, end = _scan(stored, 0)
@@ -57,6 +48,27 @@ def parse(stored: Any) -> dict[str, Any] | None:
     except (TypeError, ValueError):
         pass
     return None
+
+
+class ReadableText:
+    """Has a connection return text as bytes where it is no UTF-8."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._factory = connection.text_factory
+
+    def __enter__(self) -> None:
+        self._connection.text_factory = _as_text
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        self._connection.text_factory = self._factory
+
+
+def _as_text(text: bytes) -> str | bytes:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text
 
 
 def as_bytes(key: str | bytes) -> bytes:

@@ -14,8 +14,8 @@ elsewhere the locks are kept.
 from __future__ import annotations
 
 from ._sqlite_blobs import NUMBER, SHIFT
-from ._sqlite_inspection import as_text, is_damage, row_id_of
-from ._sqlite_maintenance import MESSAGES, file_problems
+from ._sqlite_inspection import is_damage, name_of, row_id_of
+from ._sqlite_rows import ReadableText
 from ._sqlite_setup import new_connection
 from .errors import StoreError
 from .maintenance import Finding
@@ -28,11 +28,31 @@ if TYPE_CHECKING:
 
     from .sqlite_store import SqliteStore
 
+# What SQLite says at most of what is wrong in the file.
+_MESSAGES = 100
+
 # How often others may come in between.
 _TRIES = 5
 
 # Row ids that are tried one by one behind one that cannot be read.
 _NEAR = 100
+
+
+def file_problems(connection: sqlite3.Connection) -> list[str]:
+    """Return what SQLite says about the file, in lines; none if all is well."""
+    import sqlite3
+
+    lines = []
+    try:
+        for (text,) in connection.execute(f"PRAGMA integrity_check({_MESSAGES})"):
+            lines += [
+                f"the file is damaged: {line}" for line in text.splitlines() if "*** in" not in line
+            ]
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        lines.append(f"the file is damaged: {error}")
+    return lines if lines != ["the file is damaged: ok"] else []
 
 
 def mend_file(store: SqliteStore) -> list[Finding]:
@@ -230,13 +250,10 @@ class Salvage:
         # It holds no more in memory than the cache.
         target.execute("PRAGMA journal_mode=OFF")
         target.execute("BEGIN")
-        factory, source.text_factory = source.text_factory, as_text
-        try:
+        with ReadableText(source):
             self._copy_all()
-        finally:
-            source.text_factory = factory
         target.execute("COMMIT")
-        found = target.execute(f"PRAGMA integrity_check({MESSAGES})").fetchall()
+        found = target.execute(f"PRAGMA integrity_check({_MESSAGES})").fetchall()
         if found != [("ok",)]:
             raise StoreError(f"{self._store!r} cannot be repaired: {found[0][0]}")
         return self._lost
@@ -389,7 +406,7 @@ class Salvage:
                     _unquoted(name) for name in ('"metadata"', '"data"') if values[name] is None
                 )
                 problem = f"its {what} cannot be read" if what else "its stamps cannot be read"
-                self._lost.append(Finding(_name(values['"key"']), problem, "lost"))
+                self._lost.append(Finding(name_of(values['"key"']), problem, "lost"))
         return parts
 
     def _reading(self, sql: str, *values: Any) -> Iterator[Any]:
@@ -451,7 +468,3 @@ def _quoted(name: str) -> str:
 
 def _unquoted(name: str) -> str:
     return name[1:-1].replace('""', '"')
-
-
-def _name(key: Any) -> str | None:
-    return key if isinstance(key, str) else None

@@ -1,21 +1,44 @@
-"""What connect() does with the database of an SqliteStore: its mode, its table and its index."""
+"""The database of an SqliteStore: where it is, its mode, its table and its index."""
 
 from __future__ import annotations
 
 import errno
 import os
 
-from ._sqlite_connections import BUSY, BUSY_SETUP
-from .errors import StoreError, StoreOSError
+from ._sqlite_connections import BUSY, BUSY_SETUP, Waiting
+from .errors import StoreError, StoreOSError, os_errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable, Iterable
+    from typing import Any
 
     from .sqlite_store import SqliteStore
 
 _COLUMNS = "key text primary key, metadata dict, created float, modified float, data blob"
 _NEEDED = ("key", "metadata", "created", "modified", "data")
+
+
+def check_table(table: str) -> str:
+    """Return the name of a table, or raise TypeError or ValueError."""
+    if not isinstance(table, str):
+        raise TypeError(f"table is a str, not {type(table).__name__}: {table!r}")
+    if not table or table.lower().startswith("sqlite_") or '"' in table or "\0" in table:
+        raise ValueError(f"a table cannot have the name {table!r}")
+    table.encode()
+    return table
+
+
+def check_index_columns(columns: Iterable[str] | None) -> tuple[str, ...]:
+    """Return names of metadata, or raise TypeError."""
+    if isinstance(columns, str):
+        raise TypeError(f"index_columns is an iterable of names, not one str: {columns!r}")
+    names = tuple(columns or ())
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"names in index_columns are str, not {type(name).__name__}: {name!r}")
+    return names
 
 
 def new_connection(store: SqliteStore) -> sqlite3.Connection:
@@ -49,6 +72,26 @@ def new_connection(store: SqliteStore) -> sqlite3.Connection:
             _explain(path, error)
         raise
     return connection
+
+
+def make_memory_file(store: SqliteStore) -> tuple[str, Callable[[], object]]:
+    """Return the path of a database for as long as the store lives, and what removes it before."""
+    # SQLite's own databases in memory cannot be read by one connection while another one writes.
+    import shutil
+    import tempfile
+    from weakref import finalize
+
+    with os_errors():
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        folder = tempfile.mkdtemp(prefix="encore-sqlite-", dir=memory)
+    cleanup = finalize(store, _remove_folder, shutil.rmtree, folder, os.getpid())
+    return os.path.join(folder, "memory.db"), cleanup
+
+
+def _remove_folder(rmtree: Any, folder: str, process: int) -> None:
+    # A child process does not remove what belongs to its parent.
+    if os.getpid() == process:
+        rmtree(folder, ignore_errors=True)
 
 
 def is_immutable(path: str) -> bool:
@@ -87,13 +130,12 @@ def set_up(store: SqliteStore, connection: sqlite3.Connection) -> bool:
     """Make the table and the index where they are not there; return whether there is a WAL."""
     import sqlite3
 
-    connection.execute(f"PRAGMA busy_timeout={BUSY_SETUP}")
-    try:
-        mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
-    except sqlite3.OperationalError:
-        # A database that is being read in another mode, or cannot be written.
-        mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
-    connection.execute(f"PRAGMA busy_timeout={int(BUSY * 1000)}")
+    with Waiting(connection, BUSY_SETUP):
+        try:
+            mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        except sqlite3.OperationalError:
+            # A database that is being read in another mode, or cannot be written.
+            mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
     columns = _column_names(store, connection)
     if not columns:
         connection.execute(f"CREATE TABLE IF NOT EXISTS {store._sql_table} ({_COLUMNS})")
@@ -116,11 +158,9 @@ def install_index(store: SqliteStore, connection: sqlite3.Connection) -> bool:
     import sqlite3
 
     names = None if store.index == "dynamic" else store.index_columns if store.index else ()
-    connection.execute(f"PRAGMA busy_timeout={BUSY_SETUP}")
-    try:
-        return store._index.install(connection, names)
-    except sqlite3.OperationalError:
-        # The database cannot be written, or is being read or written; so it is kept as it is.
-        return store._index.exists(connection)
-    finally:
-        connection.execute(f"PRAGMA busy_timeout={int(BUSY * 1000)}")
+    with Waiting(connection, BUSY_SETUP):
+        try:
+            return store._index.install(connection, names)
+        except sqlite3.OperationalError:
+            # The database cannot be written, or is being read or written; so it is kept as it is.
+            return store._index.exists(connection)

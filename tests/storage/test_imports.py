@@ -43,6 +43,7 @@ LEAF = CONTRACT | {
     "encore.storage.base_store",
     "encore.storage.string_value",
 }
+SQLITE = LEAF | {"encore.storage._sqlite_base", "encore.storage.sqlite_store"}
 OVERLAY = LEAF | {"encore.storage.overlay_store"}
 
 
@@ -93,16 +94,13 @@ def test_modules_that_are_not_light_are_not_loaded_by_others():
         (["api"], {"encore", "encore._lazy", "encore.storage", "encore.storage.api"}),
         (["abstract_store"], CONTRACT),
         (["dict_memory_store"], OVERLAY | {"encore.storage.dict_memory_store"}),
-        (["sqlite_store"], LEAF | {"encore.storage.sqlite_store"}),
+        (["sqlite_store"], SQLITE),
         (["filesystem_store"], OVERLAY | {"encore.storage.filesystem_store"}),
         (
             ["dict_memory_store", "sqlite_store", "filesystem_store"],
             OVERLAY
-            | {
-                "encore.storage.dict_memory_store",
-                "encore.storage.sqlite_store",
-                "encore.storage.filesystem_store",
-            },
+            | SQLITE
+            | {"encore.storage.dict_memory_store", "encore.storage.filesystem_store"},
         ),
     ],
 )

@@ -20,13 +20,16 @@ from unittest import mock
 
 import pytest
 
+import encore.storage._sqlite_base as base
 import encore.storage._sqlite_connections as connections
 import encore.storage._sqlite_queries as queries
 import encore.storage._sqlite_setup as setup
+import encore.storage._sqlite_short_way as short_way
 import encore.storage.sqlite_store as module
 from encore.events.event_manager import EventManager
-from encore.storage._sqlite_blobs import CHUNK, Snapshot, is_number, new_number
-from encore.storage._sqlite_large import is_tame
+from encore.storage._sqlite_blobs import CHUNK, is_number, new_number
+from encore.storage._sqlite_large import Snapshot, is_tame
+from encore.storage._sqlite_writing import Writing
 from encore.storage.errors import StoreError, StoreOSError
 from encore.storage.events import StoreModificationEvent
 from encore.storage.file_value import OpenFile
@@ -565,11 +568,11 @@ def test_files_and_bytes_in_memory_need_no_copy(folder, store, size, buffer_size
     ):
         for stream in (io.BytesIO(data), file, raw):
             stream.seek(3)
-            with mock.patch.object(store, "temporary_file", side_effect=AssertionError):
+            with mock.patch.object(store, "_temporary_file", side_effect=AssertionError):
                 store.set_data("a", stream, buffer_size)
             assert (stream.tell(), stream.closed) == (len(data), False)
             assert store.to_bytes("a") == data[3:]
-    with mock.patch.object(store, "temporary_file", side_effect=AssertionError):
+    with mock.patch.object(store, "_temporary_file", side_effect=AssertionError):
         store.from_file("b", f"{folder}/file", buffer_size)
     assert store.to_bytes("b") == data
 
@@ -614,7 +617,7 @@ def test_what_a_file_raises_passes_through_and_changes_nothing(folder, store):
                 return real.read(size)
 
         with (
-            mock.patch.object(module, "is_tame", return_value=True),
+            mock.patch.object(short_way, "is_tame", return_value=True),
             pytest.raises(OSError, match="theirs") as caught,
         ):
             store.set("a", (Failing(), {}))
@@ -683,7 +686,7 @@ def test_the_short_way_is_the_long_way(path, store, monkeypatch):
 @contextmanager
 def without_short_way(store):
     with (
-        mock.patch.object(store, "_put", return_value=None),
+        mock.patch.object(short_way, "put", return_value=None),
         mock.patch.object(store, "_execute", return_value=0),
     ):
         yield
@@ -1109,7 +1112,7 @@ def test_a_full_disk_while_staging(store):
                 raise OSError(errno.ENOSPC, "full")
 
     with (
-        mock.patch.object(store, "temporary_file", Full),
+        mock.patch.object(store, "_temporary_file", Full),
         pytest.raises(StoreOSError) as caught,
     ):
         store.set_data("a", Stream(BIG))
@@ -1121,7 +1124,7 @@ def test_a_full_disk_while_staging(store):
             raise OSError(errno.EIO, "I/O error")
 
     with (
-        mock.patch.object(store, "temporary_file", Failing),
+        mock.patch.object(store, "_temporary_file", Failing),
         pytest.raises(StoreOSError) as caught,
     ):
         store.set_data("a", Stream(BIG))
@@ -1278,8 +1281,8 @@ def test_a_writer_waits_for_the_transaction_of_another_handle(path, store):
 
 
 def test_waiting_ends(path, store, monkeypatch):
-    monkeypatch.setattr(module, "BUSY", 0.01)
-    monkeypatch.setattr(setup, "BUSY", 0.01)
+    for each in (base, connections, setup):
+        monkeypatch.setattr(each, "BUSY", 0.01)
     store.disconnect()
     store.connect()
     with SqliteStore(path, durability="process") as other, other.transaction("t"):
@@ -1302,6 +1305,50 @@ def test_waiting_ends(path, store, monkeypatch):
         put(store, "b")
     assert list(store.keys()) == ["b"]
     put(store, "a")
+
+
+def test_what_is_done_during_a_unit_of_work_is_told_if_it_is_committed(path):
+    """As a finalizer does it, for one."""
+    heard = []
+    with SqliteStore(path, durability="process", event_manager=EventManager()) as store:
+        store.event_manager.connect(StoreModificationEvent, lambda e: heard.append(e.key))
+
+        def fail():
+            with Writing(store):
+                put(store, "a")
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            fail()
+        assert (heard, list(store.keys())) == ([], [])
+        with Writing(store):
+            put(store, "b")
+            assert heard == []
+        assert (heard, list(store.keys())) == (["b"], ["b"])
+
+
+def test_what_a_listener_raises_while_the_index_is_filled_is_its_own(path):
+    class Raising(EventManager):
+        def emit(self, event, block=True):
+            raise StoreError("theirs")
+
+    with SqliteStore(path, index=None, durability="process") as store:
+        put(store, "a", n=1)
+    with SqliteStore(path, durability="process", event_manager=Raising()) as store:
+        real = store._index.fill
+
+        def fill_and_set(*arguments):
+            store.set_metadata("b", {"n": 1})
+            return real(*arguments)
+
+        store.event_manager.connect(StoreModificationEvent, print)
+        with (
+            mock.patch.object(store._index, "fill", fill_and_set),
+            pytest.raises(StoreError, match="theirs"),
+        ):
+            list(store.query_keys(n=1))
+        assert sorted(store.query_keys(n=1)) == ["a", "b"]
+        assert store._may_fill
 
 
 class Interrupted:
