@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from encore.storage.base_store import Head
@@ -40,12 +41,12 @@ class CompressedStore(OverlayStore):
 
     def _prepare(self) -> None:
         super()._prepare()
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
 
     def _forked(self) -> None:
         # The thread that held the lock is not in the child: there it would stay locked for ever.
         super()._forked()
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
 
     # Reading: what is committed
 
@@ -69,7 +70,9 @@ class CompressedStore(OverlayStore):
             raise StoreError(f"{self!r} is locked by another thread")
 
     def _unlock(self) -> None:
-        self._mutex.release()
+        # After an interrupt it is called once more, to be sure.
+        with suppress(RuntimeError):
+            self._mutex.release()
 
     def _stage(self, chunks: Iterator[bytes], size: int | None) -> tuple[bytes, int]:
         packer, packed, count = zlib.compressobj(), [], 0

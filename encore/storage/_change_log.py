@@ -15,8 +15,8 @@ w, u, d                    EnCore 0.8 wrote, updated or deleted a key; it is not
 A writer that has the writer lock appends the changes, commits them, then appends ``commit``. So if
 it dies in between, the log says what it was about to do, and whoever has the lock next looks at
 the stamps of the keys to see whether it was done, and appends ``commit`` or ``abort``. Nothing is
-lost, and nothing is there twice. A line that was not written to its end is closed by the next
-writer, and is no line.
+lost, and nothing is there twice. A line that was not written to its end, newline included, is
+cancelled by the next writer, and is no line; nor is one that says anything else than these.
 
 A file that has become too long gets a second name, ``__log__.txt.<number>``, and then a
 new one is renamed to ``__log__.txt``, which therefore never is missing. The old ones are kept for an
@@ -25,10 +25,12 @@ hour at least.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 
-from ._posix import sync_folder, unlink, write_all, write_file
+from ._posix import READ, sync_folder, unlink, write_all, write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,8 +54,10 @@ _MOST = 1000
 _CHANGES = frozenset(["set", "update", "delete"])
 _OLD = frozenset(["w", "u", "d"])
 _SETTLED = frozenset(["commit", "abort", "rotate", *_OLD])
-_APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_CLOEXEC
+_APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+
+# At the end of a line: it is none. The control character CANCEL is in no JSON.
+_CANCEL = "\x18"
 
 
 class Line:
@@ -74,18 +78,18 @@ class Line:
         if len(parts) < 5 or not parts[0].isdigit():
             return None
         try:
-            action, rest = parts[1].decode(), parts[4].decode()
+            number, action, rest = int(parts[0]), parts[1].decode(), parts[4].decode()
             when = f"{parts[2].decode()} {parts[3].decode()}"
             if action in _OLD:
-                return cls(int(parts[0]), action, when, {"key": rest})
+                return None if rest.endswith(_CANCEL) else cls(number, action, when, {"key": rest})
             if action not in _CHANGES and action not in _SETTLED:
                 return None
             from json import loads
 
             payload = loads(rest)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
-        return cls(int(parts[0]), action, when, payload) if isinstance(payload, dict) else None
+        return cls(number, action, when, payload) if _is_right(action, payload) else None
 
     def dump(self) -> bytes:
         from json import dumps
@@ -104,6 +108,22 @@ class Line:
     @property
     def is_old(self) -> bool:
         return self.action in _OLD
+
+
+def _is_right(action: str, payload: Any) -> bool:
+    """Whether the JSON of a line is what others rely on."""
+    if not isinstance(payload, dict):
+        return False
+    if action == "commit":
+        return isinstance(payload.get("first", 0), int)
+    if action == "rotate":
+        kept = payload.get("kept", [])
+        return isinstance(kept, list) and all(isinstance(number, int) for number in kept)
+    return action not in _CHANGES or (
+        isinstance(payload.get("key"), str)
+        and isinstance(payload.get("metadata"), dict)
+        and isinstance(payload.get("modified"), int | None)
+    )
 
 
 class _Tail:
@@ -148,6 +168,14 @@ def _tail(fd: int) -> _Tail:
         length *= 8
 
 
+def _open(path: str, flags: int = READ) -> int:
+    fd = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return fd
+
+
 def _read(fd: int, start: int, end: int) -> bytes:
     pieces = []
     while start < end and (piece := os.pread(fd, end - start, start)):
@@ -186,7 +214,7 @@ class ChangeLog:
     def create(self) -> None:
         """Make the file, if there is none and it can be made."""
         try:
-            os.close(os.open(self.path, _APPEND, 0o666))
+            os.close(_open(self.path, _APPEND))
         except OSError:
             # A directory that is only read. Who writes will see.
             pass
@@ -214,13 +242,13 @@ class ChangeLog:
             Returns the path of a temporary file to be made.
         """
         self.close()
-        fd = self._fd = os.open(self.path, _APPEND, 0o666)
+        fd = self._fd = _open(self.path, _APPEND)
         number = self._settle(fd, now, was_made)
         size = os.fstat(fd).st_size
         if size >= MAX_SIZE:
-            self._rotate(number, now, temporary())
+            self._rotate(fd, number, now, temporary())
             self.close()
-            fd = self._fd = os.open(self.path, _APPEND, 0o666)
+            fd = self._fd = _open(self.path, _APPEND)
         when = stamp_of(now)
         lines = []
         for action, key, metadata, modified in changes:
@@ -249,7 +277,7 @@ class ChangeLog:
     def settle(self, now: float, was_made: Callable[[list[Line]], bool]) -> None:
         """Find out about changes of which the log does not say whether they were made."""
         self.close()
-        fd = self._fd = os.open(self.path, _APPEND, 0o666)
+        fd = self._fd = _open(self.path, _APPEND)
         try:
             self._settle(fd, now, was_made)
         finally:
@@ -277,7 +305,7 @@ class ChangeLog:
             return self._known[2]
         tail = _tail(fd)
         if tail.torn:
-            write_all(fd, b"\n")
+            write_all(fd, f"{_CANCEL}\n".encode())
         if tail.open:
             first, last = tail.open[0], tail.open[-1]
             verdict = "commit" if was_made(tail.open) else "abort"
@@ -288,8 +316,8 @@ class ChangeLog:
     def _verdict(action: str, first: int, last: int, now: float) -> bytes:
         return Line(last, action, stamp_of(now), {"first": first}).dump()
 
-    def _rotate(self, number: int, now: float, temporary: str) -> None:
-        kept = [*_kept(self.path), number]
+    def _rotate(self, fd: int, number: int, now: float, temporary: str) -> None:
+        kept = [*_kept(fd, self.path), number]
         line = Line(number, "rotate", stamp_of(now), {})
         try:
             write_file(temporary, b"", False)
@@ -325,18 +353,11 @@ def _header(fd: int) -> Line | None:
     return line if line is not None and line.action == "rotate" else None
 
 
-def _kept(path: str) -> list[int]:
+def _kept(fd: int, path: str) -> list[int]:
     """Return the numbers of the rotated files."""
-    try:
-        fd = os.open(path, _READ)
-    except FileNotFoundError:
-        return []
-    try:
-        header = _header(fd)
-    finally:
-        os.close(fd)
+    header = _header(fd)
     if header is not None:
-        return [number for number in header.payload.get("kept", ()) if isinstance(number, int)]
+        return list(header.payload.get("kept", ()))
     # EnCore 0.8 has one, with this number.
     return [1] if os.path.exists(f"{path}.1") else []
 
@@ -382,7 +403,7 @@ class LogReader:
 
     def _open_file(self, suffix: str = "") -> int | None:
         try:
-            return os.open(self.path + suffix, _READ)
+            return _open(self.path + suffix)
         except FileNotFoundError:
             return None
 
@@ -445,27 +466,16 @@ class LogReader:
 def changes_since(root: str, limit: str) -> tuple[list[Line], bool]:
     """Return the changes from a time on that were made, and whether it is not said of some that follow."""
     path = f"{root}/{LOG}"
-    numbers = _kept(path)
-    rows: list[list[Line]] = []
-    seen: set[int] = set()
-    for suffix in ["", *(f".{number}" for number in reversed(numbers))]:
+    rows: list[list[Line]] | None = None
+    while rows is None:
         try:
-            fd = os.open(path + suffix, _READ)
+            fd = _open(path)
         except FileNotFoundError:
-            continue
+            return [], False
         try:
-            status = os.fstat(fd)
-            if status.st_ino in seen:
-                # It is in the middle of being rotated.
-                continue
-            seen.add(status.st_ino)
-            text = _read(fd, 0, status.st_size)
+            rows = _rows_since(fd, path, limit)
         finally:
             os.close(fd)
-        lines = [line for row in text.split(b"\n") if (line := Line.parse(row)) is not None]
-        rows.append(lines)
-        if lines and lines[0].time < limit:
-            break
     made: list[Line] = []
     waiting: list[Line] = []
     for lines in reversed(rows):
@@ -484,3 +494,39 @@ def changes_since(root: str, limit: str) -> tuple[list[Line], bool]:
         if line.time >= limit:
             return made[position:], bool(waiting)
     return [], bool(waiting)
+
+
+def _rows_since(current: int, path: str, limit: str) -> list[list[Line]] | None:
+    """Return the lines of the files, newest first; None if one went while the log was rotated."""
+    inode = os.fstat(current).st_ino
+    seen = {inode}
+    rows = [_lines(current)]
+    # What is kept is what this file says: the log may be another one by now.
+    for number in reversed(_kept(current, path)):
+        if rows[-1] and rows[-1][0].time < limit:
+            break
+        try:
+            fd = _open(f"{path}.{number}")
+        except FileNotFoundError:
+            try:
+                if os.stat(path).st_ino != inode:
+                    return None
+            except FileNotFoundError:
+                return None
+            # Somebody has removed it.
+            continue
+        try:
+            # It has two names in the middle of being rotated.
+            each = os.fstat(fd).st_ino
+            if each not in seen:
+                seen.add(each)
+                rows.append(_lines(fd))
+        finally:
+            os.close(fd)
+    return rows
+
+
+def _lines(fd: int) -> list[Line]:
+    text = _read(fd, 0, os.fstat(fd).st_size)
+    rows = text[: text.rfind(b"\n") + 1].split(b"\n")
+    return [line for row in rows if (line := Line.parse(row)) is not None]

@@ -72,7 +72,7 @@ def holders_of(lock: str) -> list[Holder]:
 
 def _holder(lock: str, status: os.stat_result, text: bytes) -> Holder:
     holder = Holder(status, False)
-    lines = text.decode(errors="replace").split("\n")
+    lines = text.decode(errors="replace").replace("\r\n", "\n").split("\n")
     if len(lines) == _LINES and Owner.parse(lines[3]) is not None:
         # What stands in our own locks, if no uid was given, saves looking for the file.
         paths = [f"{lock}.{lines[3]}{state}" for state in ("", RELEASING, BREAKING)]

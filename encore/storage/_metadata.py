@@ -109,10 +109,11 @@ def check_names(select: Iterable[str] | None) -> list[str] | None:
 
 def copy_of(metadata: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, Any]:
     """Return a deep copy of normalised metadata, only of `names` where these are given."""
-    if names is None:
-        copied = dict(metadata)
-    else:
-        copied = {name: metadata[name] for name in names if name in metadata}
+    copied = (
+        dict(metadata)
+        if names is None
+        else {name: metadata[name] for name in names if name in metadata}
+    )
     for name, value in copied.items():
         if type(value) not in _SCALARS:
             copied[name] = _copy(value)
@@ -148,7 +149,7 @@ def check_criteria(where: Mapping[str, Any] | None, named: dict[str, Any]) -> di
 
 def matches(metadata: Mapping[str, Any], criteria: Mapping[str, Any]) -> bool:
     """Whether every criterion is there and equal."""
-    for name, value in criteria.items():
+    for name, value in criteria.items():  # noqa: SIM110 - all() would take twice as long
         if name not in metadata or not equal(metadata[name], value):
             return False
     return True
@@ -203,7 +204,7 @@ def loads(text: str | bytes) -> dict[str, Any]:
     """Read metadata that may have been written by anybody; ValueError if it is none.
 
     What other programs write need not keep our rules in full (NaN, say), but it must be a JSON
-    object.
+    object, and not too deep: what reads, copies and compares it recurses.
     """
     import json
 
@@ -213,7 +214,26 @@ def loads(text: str | bytes) -> dict[str, Any]:
         raise ValueError("the metadata is nested too deeply") from None
     if type(metadata) is not dict:
         raise ValueError("the metadata is no JSON object")
+    check_depth(text, metadata)
     return metadata
+
+
+def check_depth(text: str | bytes, metadata: dict[str, Any]) -> None:
+    """Raise ValueError if metadata that were read from a text are nested too deeply."""
+    openers: Any = ("{", "[") if isinstance(text, str) else (b"{", b"[")
+    if sum(map(text.count, openers)) <= MAX_DEPTH:
+        return
+    level: list[Any] = [metadata]
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for each in level
+            for item in (each.values() if type(each) is dict else each)
+            if type(item) is dict or type(item) is list
+        ]
+        if not level:
+            return
+    raise ValueError(_TOO_DEEP)
 
 
 def digest(*parts: object) -> str:

@@ -8,7 +8,7 @@ metadata belong to, in nanoseconds.
 
 from __future__ import annotations
 
-from ._metadata import dumps, loads
+from ._metadata import check_depth, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,15 +30,20 @@ _decode: Callable[[str], tuple[Any, int]] | None = None
 
 
 def _load() -> None:
-    """Make an encoder and a decoder: json.dumps() makes one at each call, json.loads() guesses."""
+    """Make an encoder and a decoder: json.dumps() makes one at each call, json.loads() guesses.
+
+    The encoder knows NaN: another program may have put it there, which is no reason to refuse new
+    data.
+    """
     global _encode, _decode  # noqa: PLW0603
-    from json import JSONDecoder, encoder
+    from json import JSONDecoder, JSONEncoder, encoder
 
     make = getattr(encoder, "c_make_encoder", None)
     if make is None:
-        _encode = dumps
+        _encode = JSONEncoder(separators=(",", ":"), check_circular=False).encode
     else:
-        encode = make(None, None, encoder.encode_basestring_ascii, None, ":", ",", *[False] * 3)
+        text = encoder.encode_basestring_ascii
+        encode = make(None, None, text, None, ":", ",", False, False, True)
         _encode = lambda metadata: "".join(encode(metadata, 0))  # noqa: E731
     # Last: it says that all is there.
     _decode = JSONDecoder().raw_decode
@@ -78,6 +83,7 @@ def parse(text: bytes) -> dict[str, Any] | None:
         plain = text.decode("ascii")
         metadata, end = _decode(plain)  # type: ignore[misc]
         if type(metadata) is dict and not plain[end:].strip(" \t\n\r"):
+            check_depth(plain, metadata)
             return metadata
     except (ValueError, RecursionError):
         pass

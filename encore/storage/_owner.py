@@ -3,7 +3,8 @@
 An owner is written as ``<place>-<machine>-<pid>-<start>``, which can be part of a file name:
 
 =============  ===========================================================================
-place          where process ids mean the same: host name, boot and pid namespace
+place          where process ids mean the same: boot (host name where that is not known) and pid
+               namespace
 machine        host name and machine id, where there is no container; 0 where there is
 pid
 start          when the process started, in ticks since the boot: a process id is used again
@@ -121,7 +122,7 @@ def _surroundings() -> tuple[str, str]:
     def digest(*parts: str) -> str:
         return sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:_DIGITS]
 
-    host = host_name()
+    host, boot = host_name(), _text_of("/proc/sys/kernel/random/boot_id")
     try:
         namespace = os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -129,7 +130,8 @@ def _surroundings() -> tuple[str, str]:
     machine = _text_of("/etc/machine-id")
     known = namespace == _FIRST_NAMESPACE and len(machine) == 32
     return (
-        digest(host, _text_of("/proc/sys/kernel/random/boot_id"), namespace),
+        # A computer may get another name while it runs.
+        digest(boot or host, namespace),
         digest(host, machine) if known else "0",
     )
 

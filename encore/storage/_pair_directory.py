@@ -33,7 +33,8 @@ All new files are written to ``.FStmp``; then a list of what is to be renamed an
 written there and renamed to ``.FSjournal``: the moment of the commit. Then the list is carried
 out, and removed. Readers look for the journal first, and where there is one they see what it says;
 a writer that gets the lock and finds one carries it out. What was renamed before a crash is not there
-any more, so that carrying it out again does no harm.
+any more, so that carrying it out again does no harm. What the system refuses then is put aside into
+``.FSlost``, where check() finds it, so that it does not keep out all writers; a damaged journal is, too.
 
 Power failure
 -------------
@@ -46,12 +47,12 @@ What it costs
 -------------
 System calls for a small pair, without syncing; in brackets what the same takes without any promise:
 
-- set a new key: 13 (8): open, write, utime, close; flock; access (is there a journal?); stat (is
-  there a pair?); open, write, close; rename; rename; flock.
-- set a key that is there: 16 (8): as well open, read and close, of the old metadata, which say when
+- set a new key: 14 (8): open, write, utime, close; flock; stat (is that the lock file others find?);
+  access (is there a journal?); stat (is there a pair?); open, write, close; rename; rename; flock.
+- set a key that is there: 17 (8): as well open, read and close, of the old metadata, which say when
   the pair was created and was last modified.
-- set metadata alone: 11 (4): flock; access; stat; open, read, close; open, write, close; rename; flock.
-- delete: 10 (2): flock; access; stat; open, read, close; rename; unlink; unlink; flock.
+- set metadata alone: 12 (4): flock; stat; access; stat; open, read, close; open, write, close; rename; flock.
+- delete: 11 (2): flock; stat; access; stat; open, read, close; rename; unlink; unlink; flock.
 - get: 8 (6): access; open, fstat (the stamp); open, read, close of the metadata; read, close.
 - metadata: 5 (3): access; stat; open, read, close. Of a pair that another program has put there get takes
   15 and metadata 12, to see that nobody is changing it.
@@ -66,11 +67,13 @@ from __future__ import annotations
 import errno
 import os
 import time
+from stat import S_ISDIR, S_ISVTX
 
 from ._filenames import is_digest
 from ._metadata_files import dump, stamps_of
-from ._pair_reader import DATA, METADATA, Pair, PairReader
+from ._pair_reader import DATA, JOURNAL, METADATA, Pair, PairReader
 from ._posix import (
+    LARGEST,
     READ,
     WRITE,
     read_file,
@@ -84,7 +87,7 @@ from ._posix import (
 from ._sessions import Session
 from ._writer_lock import WriterLock
 from .base_store import Head
-from .errors import from_os_error
+from .errors import StoreError, from_os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,6 +95,27 @@ if TYPE_CHECKING:
     from typing import Any
 
     Entry = tuple[str, str | None, str | None, bool]
+
+# What can be used by nobody is put there; what begins so was to be part of a transaction.
+LOST, REFUSED = ".FSlost", "refused-"
+
+# What will be refused at the next attempt, too: the files are another user's, immutable, mounted, or
+# directories. The rest may pass.
+_REFUSALS = (
+    errno.EPERM,
+    errno.EACCES,
+    errno.EBUSY,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENOTEMPTY,
+    errno.EEXIST,
+)
+
+# NAME_MAX.
+_LONGEST = 255
+
+# Where the file system has no flock(), there is no lock file to be told from others.
+_NO_FILE = (0, 0)
 
 
 class Staged:
@@ -138,7 +162,7 @@ class Draft(Head):
         metadata, created, modified = self.metadata, self.created, self.modified
         assert metadata is not None
         # Nothing before the epoch: there is no sign.
-        return dump(
+        text = dump(
             metadata,
             (
                 round(created * 1e6) if created > 0 else 0,
@@ -146,6 +170,10 @@ class Draft(Head):
                 stamp,
             ),
         )
+        if len(text) > LARGEST:
+            # Nobody would read them.
+            raise StoreError(f"the metadata are too large: {len(text)} bytes")
+        return text
 
 
 class PairDirectory(PairReader):
@@ -173,38 +201,52 @@ class PairDirectory(PairReader):
     ) -> None:
         super().__init__(root)
         self.durable = durable
-        self.writer_lock = writer_lock or WriterLock(f"{self.folder}/lock")
-        self.session = session or Session(self.folder)
-        self._swept = False
+        #: The lock file that was there when what dead writers left was swept.
+        self._swept: tuple[int, int] | None = None
         #: Whether files keep the times they are given, to the nanosecond; None: not known yet.
         self._exact: bool | None = None
+        self.writer_lock = writer_lock or WriterLock(f"{self.folder}/lock")
+        self.session = session or Session(self.folder)
 
     def __del__(self) -> None:
-        self.close()
+        # Not if it was interrupted before there was anything to close.
+        if hasattr(self, "session"):
+            self.close()
 
     # Life
 
     def start(self) -> str:
         """Begin the session, if it has not begun; return its name."""
         if self.session.name is None:
-            try:
-                os.mkdir(self.folder)
-                self._sync(self.root)
-            except FileExistsError:
-                pass
+            self._make_folder()
         return self.session.start()
+
+    def _make_folder(self) -> None:
+        try:
+            os.mkdir(self.folder)
+            self._sync(self.root)
+        except FileExistsError:
+            if not S_ISDIR(os.lstat(self.folder).st_mode):
+                # Not a link either: it might lead anywhere.
+                text = os.strerror(errno.ENOTDIR)
+                raise NotADirectoryError(errno.ENOTDIR, text, self.folder) from None
+
+    def _resume(self) -> None:
+        """Go on after somebody has removed the folder, or all there is."""
+        self._make_folder()
+        self.session.renew()
 
     def close(self) -> None:
         """End the session, and release the lock."""
         self.session.end()
         self.writer_lock.close()
-        self._swept = False
+        self._swept = None
 
     def forget(self) -> None:
         """Drop the session and the lock without ending them: in the child of a fork they are the parent's."""
         self.session.forget()
         self.writer_lock.forget()
-        self._swept = False
+        self._swept = None
 
     # The lock
 
@@ -212,10 +254,17 @@ class PairDirectory(PairReader):
         """Keep writers of other handles out; finish what dead ones have left."""
         if self.session.name is None:
             self.start()
-        self.writer_lock.acquire(deadline)
-        if not self._swept:
+        try:
+            self.writer_lock.acquire(deadline)
+        except FileNotFoundError:
+            self._resume()
+            self.writer_lock.acquire(deadline)
+        if self._swept != self.writer_lock.identity or self._swept is None:
+            if self._swept is not None:
+                # Another lock file: those who have it know nothing of this session.
+                self._resume()
             self.sweep()
-            self._swept = True
+            self._swept = self.writer_lock.identity or _NO_FILE
         elif os.access(self._journal, os.F_OK):
             self.recover()
 
@@ -235,7 +284,11 @@ class PairDirectory(PairReader):
         path, own = "", True
         try:
             path = self._temporary()
-            fd = os.open(path, WRITE | os.O_EXCL, 0o666)
+            try:
+                fd = os.open(path, WRITE | os.O_EXCL, 0o666)
+            except FileNotFoundError:
+                self._resume()
+                fd = os.open(path, WRITE | os.O_EXCL, 0o666)
             try:
                 size, rest = 0, iter(chunks)
                 while True:
@@ -375,12 +428,7 @@ class PairDirectory(PairReader):
         """Replace and delete many pairs at once; names and what they become, names that go."""
         from json import dumps
 
-        for name, draft in drafts.items():
-            for suffix in (DATA, METADATA) if draft.new else ():
-                # What cannot be replaced must be found before the commit.
-                path = f"{self._prefix}{name}{suffix}"
-                if os.path.isdir(path) and not os.path.islink(path):
-                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        self._check_replaceable(drafts, removals)
         entries: list[Entry] = []
         made = []
         try:
@@ -414,17 +462,71 @@ class PairDirectory(PairReader):
             # Committed: readers see what the journal says, and the next writer carries it out.
             return
 
-    def _carry_out(self, entries: Iterable[Entry]) -> None:
-        for name, data, metadata, gone in entries:
-            if gone:
-                unlink_all(f"{self._prefix}{name}{suffix}" for suffix in (METADATA, DATA))
-            # What is not there any more was renamed before a crash.
-            if data is not None:
-                rename_if_there(f"{self.folder}/{data}", f"{self._prefix}{name}{DATA}")
-            if metadata is not None:
-                rename_if_there(f"{self.folder}/{metadata}", f"{self._prefix}{name}{METADATA}")
+    def _check_replaceable(self, drafts: Mapping[str, Draft], removals: Collection[str]) -> None:
+        """Find what cannot be replaced or removed: after the commit it would be too late."""
+        status = os.stat(self.root)
+        user = os.geteuid()
+        # There only the owner may.
+        is_sticky = status.st_mode & S_ISVTX and user not in (0, status.st_uid)
+        for name in (*drafts, *removals):
+            draft = drafts.get(name)
+            only_metadata = draft is not None and draft.staged is None
+            for suffix in (METADATA,) if only_metadata else (DATA, METADATA):
+                path = f"{self._prefix}{name}{suffix}"
+                if draft is not None and draft.new:
+                    if os.path.isdir(path) and not os.path.islink(path):
+                        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+                elif is_sticky and os.lstat(path).st_uid != user:
+                    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+                elif not os.access(path, os.W_OK):
+                    _check_immutable(path)
+
+    def _carry_out(self, entries: Iterable[Entry], put_aside: bool = False) -> None:
+        for entry in entries:
+            try:
+                self._carry_out_one(entry)
+            except OSError as error:
+                if not put_aside or error.errno not in _REFUSALS:
+                    raise
+                # It would be refused again, and all writers with it.
+                self._put_entry_aside(entry)
         self._sync(self.root)
         os.unlink(self._journal)
+
+    def _carry_out_one(self, entry: Entry) -> None:
+        name, data, metadata, gone = entry
+        if gone:
+            unlink_all(f"{self._prefix}{name}{suffix}" for suffix in (METADATA, DATA))
+        # What is not there any more was renamed before a crash.
+        if data is not None:
+            rename_if_there(f"{self.folder}/{data}", f"{self._prefix}{name}{DATA}")
+        if metadata is not None:
+            rename_if_there(f"{self.folder}/{metadata}", f"{self._prefix}{name}{METADATA}")
+
+    def _put_entry_aside(self, entry: Entry) -> None:
+        name, data, metadata, gone = entry
+        if gone:
+            write_file(self.lost(f"{REFUSED}{name}{METADATA}"), b"", self.durable)
+        for file, suffix in ((data, DATA), (metadata, METADATA)):
+            if file is not None and os.path.lexists(f"{self.folder}/{file}"):
+                os.rename(f"{self.folder}/{file}", self.lost(f"{REFUSED}{name}{suffix}"))
+        self._sync(f"{self.root}/{LOST}")
+
+    def lost(self, file: str) -> str:
+        """Return a path where nobody looks for pairs, for what can be used by nobody."""
+        folder = f"{self.root}/{LOST}"
+        try:
+            os.mkdir(folder)
+            self._sync(self.root)
+        except FileExistsError:
+            if not S_ISDIR(os.lstat(folder).st_mode):
+                raise
+        kept, number = file[:_LONGEST], 0
+        while os.path.lexists(f"{folder}/{kept}"):
+            number += 1
+            # Not longer than a name may be.
+            kept = f"{number}-{file}"[:_LONGEST]
+        return f"{folder}/{kept}"
 
     # What dead writers left
 
@@ -449,9 +551,18 @@ class PairDirectory(PairReader):
             unlink(pending)
 
     def recover(self) -> None:
-        """Carry out a journal that was left."""
-        if self.has_journal():
-            self._carry_out([(name, *entry) for name, entry in self.read_journal().items()])
+        """Carry out a journal that was left, as far as that can be done; put a damaged one aside."""
+        if not self.has_journal():
+            return
+        journal = self._load_journal()
+        if journal is not None:
+            self._carry_out([(name, *entry) for name, entry in journal.items()], put_aside=True)
+            return
+        try:
+            os.rename(self._journal, self.lost(JOURNAL))
+        except OSError:
+            # Nobody minds it, and the next commit replaces it.
+            pass
 
     def sweep(self) -> None:
         """Finish what dead writers began, and remove their temporary files."""
@@ -495,6 +606,15 @@ class PairDirectory(PairReader):
     def _sync(self, path: str) -> None:
         if self.durable:
             sync_folder(path)
+
+
+def _check_immutable(path: str) -> None:
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW))
+    except OSError as error:
+        # One that merely is read only (EACCES) may be replaced.
+        if error.errno == errno.EPERM:
+            raise
 
 
 def _hand_over(drafts: Iterable[Draft]) -> None:

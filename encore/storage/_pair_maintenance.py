@@ -17,7 +17,7 @@ from stat import S_ISREG
 
 from ._filenames import is_digest
 from ._metadata_files import stamps_of
-from ._pair_directory import Draft
+from ._pair_directory import LOST, REFUSED, Draft
 from ._pair_index import INDEX
 from ._pair_index_check import damage, discard
 from ._pair_reader import DATA, FOLDER, JOURNAL, METADATA
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     # What looks at it again, and what there was.
     Found = tuple[Callable[[], "Problem | None"], "Problem"]
 
-LOST = ".FSlost"
 KEY = ".key"
 
 # Seconds for which what another program has changed is left alone.
@@ -234,11 +233,27 @@ class Inspection:
             key = None if name_of_wrong is None else self._store._key(name_of_wrong)
             problem = Problem(key, text, self._discard_index)
             yield _partial(_same, problem), problem
+        yield from self._refused()
         foreign = [file for file in foreign if os.path.lexists(f"{self._root}/{file}")]
         if foreign:
             some = ", ".join(map(repr, foreign[:_SOME])) + ", …" * (len(foreign) > _SOME)
             is_no_part = "file is" if len(foreign) == 1 else "files are"
             problem = Problem(None, f"{len(foreign)} {is_no_part} no part of the store: {some}")
+            yield _partial(_same, problem), problem
+
+    def _refused(self) -> Iterator[Found]:
+        """Return what was to be part of a transaction, and was put aside as the system refused it."""
+        try:
+            files = sorted(os.listdir(f"{self._root}/{LOST}"))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for file in files:
+            number, _, rest = file.partition(REFUSED)
+            name, dot, suffix = rest.rpartition(".")
+            if number.rstrip("-0123456789") or f"{dot}{suffix}" not in (DATA, METADATA):
+                continue
+            text = f"a change by a transaction was refused; what there is of it is in {f'{LOST}/{file}'!r}"
+            problem = Problem(self._store._key(name), text)
             yield _partial(_same, problem), problem
 
     def _sorted(self) -> tuple[list[str], list[str], list[str]]:
@@ -395,18 +410,15 @@ class Inspection:
 
     def _keep(self, file: str) -> str:
         """Copy a file to where nobody looks for pairs; return where it is."""
-        text = read_file(f"{self._root}/{file}") or b""
-        folder = f"{self._root}/{LOST}"
-        os.makedirs(folder, exist_ok=True)
-        kept, number = file, 0
-        while os.path.lexists(f"{folder}/{kept}"):
-            number += 1
-            # Not longer than it was.
-            kept = f"{number}-{file}"[:255]
-        write_file(f"{folder}/{kept}", text, self._directory.durable)
-        self._directory._sync(folder)
-        self._directory._sync(self._root)
-        return f"{LOST}/{kept}"
+        text = read_file(f"{self._root}/{file}")
+        kept = self._directory.lost(file)
+        if text:
+            write_file(kept, text, self._directory.durable)
+        else:
+            # It is empty, or too large to be read.
+            os.link(f"{self._root}/{file}", kept, follow_symlinks=False)
+        self._directory._sync(f"{self._root}/{LOST}")
+        return os.path.relpath(kept, self._root)
 
     def _stamp(self, problem: Problem) -> str:
         """Have the metadata say that they belong to these data; everything else stays."""

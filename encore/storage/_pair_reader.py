@@ -5,6 +5,7 @@ Why what is read belongs together is said in _pair_directory.py.
 
 from __future__ import annotations
 
+import errno
 import os
 from stat import S_ISREG
 
@@ -27,6 +28,12 @@ FOLDER, JOURNAL = ".FStmp", ".FSjournal"
 
 # After so many turns a journal is not being carried out but was left.
 _LEFT = 100
+
+# Enough for millions of keys in one transaction.
+_LARGEST_JOURNAL = 1 << 30
+
+# NAME_MAX.
+_LONGEST = 255
 
 _UNREAD: Any = object()
 
@@ -85,6 +92,8 @@ class PairReader:
         """Return a pair, None if there is none."""
         if not os.access(self._journal, os.F_OK):
             pair = self._look_directly(name)
+            if pair is None:
+                self._check_root()
             if pair is not _UNREAD:
                 return pair
         return self._find(name, False)[0]
@@ -93,6 +102,8 @@ class PairReader:
         """Return a pair and its open data, or the bytes if there are no more than `small`; None if there is no pair."""
         if not os.access(self._journal, os.F_OK):
             found = self._open_directly(name, small)
+            if found is None:
+                self._check_root()
             if found is not _UNREAD:
                 return found
         pair, file = self._find(name, True)
@@ -112,6 +123,10 @@ class PairReader:
             except OSError as error:
                 only_missing(error)
         return self.look(name) is not None
+
+    def _check_root(self) -> None:
+        """Raise FileNotFoundError if there are no pairs because the directory itself is gone."""
+        os.stat(self.root)
 
     # The ways of nearly always: no journal, and stamps that are equal
 
@@ -243,7 +258,7 @@ class PairReader:
         if len(both) < max(len(data), len(metadata)):
             # Data without metadata may be in the middle of step 4; and some file systems pass over
             # a name that is being renamed.
-            both.update(name for name in data ^ metadata if self.holds(name))
+            both.update(filter(self._seems_there, data ^ metadata))
         for name, what in journal.items():
             if what[2]:
                 both.discard(name)
@@ -251,6 +266,13 @@ class PairReader:
                 both.add(name)
         both.discard("")
         return list(both)
+
+    def _seems_there(self, name: str) -> bool:
+        try:
+            return self.holds(name)
+        except OSError as error:
+            _only_this(error)
+            return False
 
     def _files(
         self, prefixes: tuple[str, ...], is_file: Callable[[os.DirEntry[str]], bool]
@@ -274,14 +296,21 @@ class PairReader:
         return names
 
     def metadata(self, name: str, unsettled: bool) -> dict[str, Any] | None:
-        """Return the metadata of a pair of which names() has found both files, None if they are damaged or gone."""
-        if not unsettled:
-            # Whether they belong to these data does not matter: if not, they are being changed now.
-            text = read_file(f"{self._prefix}{name}{METADATA}")
-            if text is not None and (metadata := parse(text)) is not None:
-                return metadata
-        pair = self.look(name)
-        return None if pair is None else pair.metadata
+        """Return the metadata of a pair of which names() has found both files.
+
+        None if they are damaged, gone, or cannot be read: one that is hides no other.
+        """
+        try:
+            if not unsettled:
+                # Whether they belong to these data does not matter: if not, they are being changed now.
+                text = read_file(f"{self._prefix}{name}{METADATA}")
+                if text is not None and (metadata := parse(text)) is not None:
+                    return metadata
+            pair = self.look(name)
+            return None if pair is None else pair.metadata
+        except OSError as error:
+            _only_this(error)
+            return None
 
     # The journal
 
@@ -290,18 +319,62 @@ class PairReader:
         return os.path.lexists(self._journal)
 
     def read_journal(self) -> Journal:
-        """Return what is being carried out."""
+        """Return what is being carried out; nothing if it is damaged."""
         # Nearly always there is none, and this says so without an exception.
-        text = read_file(self._journal) if os.access(self._journal, os.F_OK) else None
-        if text is None:
-            return {}
-        import json
+        return (self._load_journal() or {}) if os.access(self._journal, os.F_OK) else {}
 
-        try:
-            return {name: (data, metadata, gone) for name, data, metadata, gone in json.loads(text)}
-        except (TypeError, ValueError):
-            # Renamed into its place whole; so the power failed, and without `durable`.
-            return {}
+    def _load_journal(self) -> Journal | None:
+        """Return what the journal says, None if it is damaged."""
+        return parse_journal(read_file(self._journal, _LARGEST_JOURNAL) or b"")
+
+
+def parse_journal(text: bytes) -> Journal | None:
+    """Return what a journal says, None if it is damaged.
+
+    It is renamed into its place whole; so the power failed, and without `durable`; or a stranger wrote
+    it, who must not have us touch anything outside the directory.
+    """
+    import json
+
+    try:
+        journal: Journal = {}
+        for name, data, metadata, gone in json.loads(text):
+            if gone is True:
+                fits = data is metadata is None
+            else:
+                fits = gone is False and _is_temporary(metadata)
+                fits = fits and (data is None or _is_temporary(data))
+            if not fits or not _is_file_name(name, METADATA):
+                return None
+            journal[name] = data, metadata, gone
+        return journal
+    except (TypeError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _is_file_name(name: object, suffix: str = "") -> bool:
+    return (
+        isinstance(name, str)
+        and name != ""
+        and name[:3] != ".FS"
+        and "/" not in name
+        and "\0" not in name
+        and len(os.fsencode(name + suffix)) <= _LONGEST
+    )
+
+
+def _is_temporary(file: object) -> bool:
+    """Whether a file may be named ``<session>-<number>``."""
+    if not isinstance(file, str) or file[:2] in ("p-", "g-"):
+        return False
+    session, _, number = file.rpartition("-")
+    return session != "" and number.isdecimal() and _is_file_name(file)
+
+
+def _only_this(error: OSError) -> None:
+    """Raise the error if it does not say something about one file, but about this process."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise error
 
 
 def _regular(path: str, keep: bool) -> tuple[OpenFile | None, os.stat_result | None]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
+from stat import S_ISREG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 # O_NONBLOCK: opening a FIFO that somebody has put there must not wait for a writer.
-READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
 
 # Most metadata are smaller, and a buffer of this size costs nothing to make.
 _READ_SIZE = 4096
+
+# No more than this is read at once: no metadata that we write are larger.
+LARGEST = 64 << 20
 
 
 def only_missing(error: OSError) -> None:
@@ -24,8 +28,11 @@ def only_missing(error: OSError) -> None:
         raise error
 
 
-def read_file(path: str) -> bytes | None:
-    """Return what is in a file, None if there is no file, whatever else there is."""
+def read_file(path: str, largest: int = LARGEST) -> bytes | None:
+    """Return what is in a file, None if there is no file, whatever else there is.
+
+    Of a larger one nothing is returned, as if it were empty.
+    """
     try:
         fd = os.open(path, READ)
     except OSError as error:
@@ -35,9 +42,18 @@ def read_file(path: str) -> bytes | None:
         text = os.read(fd, _READ_SIZE)
         if len(text) < _READ_SIZE:
             return text
-        pieces = [text]
+        status = os.fstat(fd)
+        if not S_ISREG(status.st_mode):
+            # A device may have no end.
+            return None
+        if status.st_size > largest:
+            return b""
+        pieces, rest = [text], largest - len(text)
         while piece := os.read(fd, 16 * _READ_SIZE):
             pieces.append(piece)
+            rest -= len(piece)
+            if rest < 0:
+                return b""
         return b"".join(pieces)
     except (IsADirectoryError, BlockingIOError):
         # A FIFO that somebody writes to would block.
@@ -56,8 +72,13 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def write_file(path: str, data: bytes, durable: bool) -> None:
-    """Write a file anew."""
-    fd = os.open(path, WRITE | os.O_TRUNC, 0o666)
+    """Write a file anew; what is there under its name is removed."""
+    try:
+        fd = os.open(path, WRITE | os.O_EXCL, 0o666)
+    except FileExistsError:
+        # Not what a link leads to.
+        os.unlink(path)
+        fd = os.open(path, WRITE | os.O_EXCL, 0o666)
     try:
         write_all(fd, data)
         if durable:

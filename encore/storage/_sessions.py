@@ -58,6 +58,14 @@ class Session:
             name = self.start()
         return f"{self.folder}/{name}-{next(self._numbers)}"
 
+    def renew(self) -> None:
+        """Show again that it lives, if somebody has removed its file: what it has staged is to stay."""
+        with self._starting:
+            path = f"{self.folder}/{self.name}{ALIVE}"
+            while self.name is not None and not os.path.lexists(path):
+                self._drop()
+                self._announce(path)
+
     def end(self) -> None:
         """End the session."""
         name, self.name = self.name, None
@@ -79,6 +87,9 @@ class Session:
         sessions = [file for file in files if file.endswith(ALIVE)]
         alive = {file[: -len(ALIVE)] for file in sessions if not self._sweep_session(file)}
         for file in files:
+            if file[:2] in ("p-", "g-"):
+                # What is half done belongs to a key, which may end in digits.
+                continue
             session, _, number = file.rpartition("-")
             # Not when the list was made, and not now.
             if (
@@ -134,7 +145,7 @@ class Session:
         import fcntl
 
         try:
-            fd = os.open(path, READ)
+            fd = os.open(path, READ | os.O_NOFOLLOW)
         except OSError as error:
             # Another user's may live.
             return error.errno == errno.ENOENT

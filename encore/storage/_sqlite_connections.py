@@ -13,16 +13,17 @@ inherited  see below: never closed
 =========  =======================================================================================
 
 SQLite keeps its locks in tables of the process, which a child inherits without the locks ("How To
-Corrupt An SQLite Database File", 2.6: carrying an open connection across a fork). Therefore idle
-connections are dropped before a fork; of those that cannot be, the child closes what has nothing
-to undo in the memory that it shares with its parent, and keeps the others.
+Corrupt An SQLite Database File", 2.6: carrying an open connection across a fork). Therefore a fork
+waits until no other thread is inside SQLite, and idle connections are dropped before it; of those
+that cannot be, the child closes what has put nothing into the WAL, and keeps the others.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from _thread import _local
+from _thread import _local, get_ident
+from time import monotonic
 
 from ._sqlite_blobs import CHUNK, Blobs, new_number
 from .errors import StoreError, StoreOSError, from_os_error
@@ -43,6 +44,9 @@ BUSY_SETUP = 1000
 # A transaction that may have dirtied more bytes than this may have put pages into the WAL before
 # its commit: the page cache holds 2000 KiB.
 SPILL = 1 << 20
+
+# Seconds that a fork waits for what other threads are at.
+_STILL = 1.0
 
 # What SQLite says when the operating system refused. The codes are no attributes before Python
 # 3.11.
@@ -158,6 +162,8 @@ class Handle:
         self.owner = owner
         #: Calls that use it now; more than one only where a finalizer runs inside a call.
         self.users = 0
+        #: Whether it has the transaction of a unit of work, unless SQLite has undone that.
+        self.is_begun = False
         #: An estimate of what its transaction has changed, in bytes.
         self.dirtied = 0
         # No __del__(): where an exception has made a cycle, the connection may be finalised first,
@@ -226,6 +232,9 @@ def inherit(handle: Handle) -> None:
 
 _connected: WeakSet[SqliteBase] | None = None
 
+# The locks of stores that a thread holds which is about to fork.
+_held: dict[int, list[Any]] = {}
+
 
 def watch(store: SqliteBase) -> None:
     global _connected  # noqa: PLW0603 - made on first use, so that importing has no effect
@@ -237,7 +246,12 @@ def watch(store: SqliteBase) -> None:
         if _connected is None:
             _connected = stores
             if hasattr(os, "register_at_fork"):
-                os.register_at_fork(before=_before_fork)
+                os.register_at_fork(
+                    before=_before_fork,
+                    after_in_parent=_after_fork,
+                    # The stores make their locks anew.
+                    after_in_child=_held.clear,
+                )
     _connected.add(store)
 
 
@@ -250,5 +264,13 @@ def _before_fork() -> None:
         except RuntimeError:
             # Another thread has just connected one.
             continue
-    for store in stores:
-        store._drop_handles()
+    deadline = monotonic() + _STILL
+    held = _held[get_ident()] = []
+    # All who fork take the locks in one order.
+    for store in sorted(stores, key=id):
+        store._stand_still(deadline, held)
+
+
+def _after_fork() -> None:
+    for lock in reversed(_held.pop(get_ident(), [])):
+        lock.release()

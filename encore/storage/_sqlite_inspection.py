@@ -271,6 +271,7 @@ class Inspection:
             f"{self._table} AS t, json_each(CASE WHEN {json} THEN t.metadata ELSE '{{}}' END) AS e"
             " WHERE e.key IS NOT NULL AND typeof(t.key) = 'text'"
         )
+        # The key '' is none, and rows that were there before the index are read from behind it on.
         wanted = (
             f"SELECT {NAME_OF} AS name, {VALUE_OF} AS value, t.key AS key FROM {names}"
             f" UNION ALL SELECT x'', x'', t.key FROM {self._table} AS t"
@@ -278,7 +279,7 @@ class Inspection:
         )
         # Rows that were there before the index have been read up to a key.
         indexed_already = (
-            f"SELECT * FROM ({wanted}) AS w WHERE EXISTS (SELECT 1 FROM {indexed} AS n"
+            f"SELECT * FROM ({wanted}) AS w WHERE w.key <> '' AND EXISTS (SELECT 1 FROM {indexed} AS n"
             " WHERE n.name IN (w.name, x'') AND (n.reached IS NULL OR w.key <= n.reached))"
         )
         there = f"SELECT name, value, key FROM {index}"
@@ -312,6 +313,13 @@ class Inspection:
                     ),
                     self._rebuild,
                 )
+
+    def drop_superfluous(self) -> None:
+        """Make the index anew if it has rows that belong to nothing."""
+        if self._index.exists(self._connection):
+            for finding, mend in self._index_rows():
+                if "superfluous" in finding.problem:
+                    mend()
 
     def _rebuild(self) -> str:
         if not self._is_rebuilt:

@@ -86,7 +86,6 @@ def read_large(store: SqliteStore, handle: Handle, key: str, row: Any) -> Value:
         size = other.blobs.size(row[3])
         if size is not None or not inside:
             head = _head(store, key, row, size)
-            store._snapshots.add(other)
             return _source_value(Snapshot(store, other, row[3], head.size), head)
         # Only the transaction of this thread knows it.
     if not inside:
@@ -139,7 +138,8 @@ class Snapshot:
                 "a value of a database cannot be read in a child process: get it there"
             )
         with self._lock, Errors(self._store._path):
-            self._handle.users += 1
+            with self._store._gate:
+                self._handle.users += 1
             try:
                 return self._handle.blobs.read(self._number, size, position)
             finally:

@@ -40,6 +40,7 @@ def check(store: SqliteStore) -> list[Finding]:
             with Use(store) as handle:
                 return _check(store, handle.connection)
         handle = store._new_handle()
+        handle.users = 1
         try:
             handle.connection.execute("BEGIN")
             return _check(store, handle.connection)
@@ -77,6 +78,8 @@ def compact(store: SqliteStore) -> None:
         assert connection is not None
         # Of pollers that have died.
         ChangeTables(store.table).leave(connection)
+        # Of rows that others have replaced, which runs no triggers for what was there.
+        Inspection(store, connection).drop_superfluous()
     with Use(store) as handle:
         # Otherwise what would be given back would stand in the WAL twice.
         _checkpoint(store, handle.connection)

@@ -85,7 +85,7 @@ class _Batch:
             return False
         unit = store._state.unit
         assert unit is not None
-        store._savepoint()
+        savepoint = store._savepoint()
         try:
             with Use(store) as handle:
                 connection = store._in_transaction(handle)
@@ -95,12 +95,12 @@ class _Batch:
                 else:
                     count = connection.executemany(store._insert_sql, rows).rowcount
         except BaseException:
-            store._rollback_to(None)
+            store._rollback_to(savepoint)
             raise
         if count != len(rows):
-            store._rollback_to(None)
+            store._rollback_to(savepoint)
             return False
-        store._release(None)
+        store._release(savepoint)
         unit.changes += self._changes
         return True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._metadata import loads, normalise
+from ._metadata import MAX_DEPTH, loads, normalise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def parse(stored: Any) -> dict[str, Any] | None:
     try:
         if isinstance(stored, str):
             if stored.startswith("{"):
+                if _may_be_deep(stored):
+                    return _shallow(loads(stored))
                 # As loads(), in half the time, where nothing stands around it.
                 if _scan is None:
                     _make_decoder()
@@ -37,17 +39,37 @@ def parse(stored: Any) -> dict[str, Any] | None:
                 except (StopIteration, RecursionError):
                     pass
             if not stored.startswith("\x80"):
-                return loads(stored)
+                return _shallow(loads(stored))
             stored = stored.encode("latin-1")
         if isinstance(stored, bytes):
             if stored.lstrip().startswith(b"{"):
-                return loads(stored)
+                return _shallow(loads(stored))
             from ._pickles import load_plain
 
             return normalise(load_plain(stored))
     except (TypeError, ValueError):
         pass
     return None
+
+
+def _may_be_deep(text: str) -> bool:
+    return len(text) > 2 * MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH
+
+
+def _shallow(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return metadata, or raise ValueError if they are deeper than those that can be set."""
+    # Who reads them goes down by recursion. Level by level:
+    level: list[Any] = [metadata]
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for each in level
+            for item in (each.values() if isinstance(each, dict) else each)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return metadata
+    raise ValueError("the metadata are nested too deeply")
 
 
 class ReadableText:

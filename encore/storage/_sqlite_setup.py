@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .sqlite_store import SqliteStore
 
 _COLUMNS = "key text primary key, metadata dict, created float, modified float, data blob"
+# What the names of the tables end with that a store has beside its own.
+_RESERVED = ("#chunks", "#index", "#indexed", "#changes", "#pollers")
 _NEEDED = ("key", "metadata", "created", "modified", "data")
 
 
@@ -27,6 +29,8 @@ def check_table(table: str) -> str:
     if not table or table.lower().startswith("sqlite_") or '"' in table or "\0" in table:
         raise ValueError(f"a table cannot have the name {table!r}")
     table.encode()
+    if table.lower().endswith(_RESERVED):
+        raise ValueError(f"a table beside that of another store may have the name {table!r}")
     return table
 
 

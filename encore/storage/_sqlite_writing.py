@@ -35,10 +35,11 @@ class Writing:
         store = self._store
         unit = store._state.unit = Unit()
         try:
+            # Nobody waits for the mutex with a handle in use: a fork would wait for that.
+            if not self._at_once:
+                store._begin()
             with Use(store) as handle:
-                if not self._at_once:
-                    store._begin()
-                elif not store._begin_at_once(handle):
+                if self._at_once and not store._begin_at_once(handle):
                     store._state.unit = None
                     return None
                 connection = store._in_transaction(handle)

@@ -11,6 +11,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import fcntl
 
+# Links lead elsewhere, and a FIFO that somebody has put there must not wait.
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
 
 class WriterLock:
     """Keeps writers of other handles and processes out by flock(): it ends with its owner, whatever ends that.
@@ -30,17 +33,30 @@ class WriterLock:
 
         self.path = path
         self._fd: int | None = None
+        #: Which file it is, by device and inode: another one may have been put in its place.
+        self.identity: tuple[int, int] | None = None
 
     def acquire(self, deadline: float) -> None:
         """Take the lock; StoreError if another one has it until `deadline`, by time.monotonic()."""
-        fd = self._fd
-        if fd is None:
-            # Open from now on: opening it costs more than taking it.
-            fd = self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._wait(fd, deadline)
+        while True:
+            fd = self._fd
+            if fd is None:
+                # Open from now on: opening it costs more than taking it.
+                fd = self._fd = os.open(self.path, _OPEN, 0o666)
+                status = os.fstat(fd)
+                self.identity = status.st_dev, status.st_ino
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._wait(fd, deadline)
+            # Whoever finds no lock file makes one: what is locked must be what others find.
+            try:
+                status = os.stat(self.path)
+                if (status.st_dev, status.st_ino) == self.identity:
+                    return
+            except FileNotFoundError:
+                pass
+            WriterLock.close(self)
 
     def _wait(self, fd: int, deadline: float) -> None:
         # flock() cannot wait for a limited time.

@@ -388,19 +388,26 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
                 raise
             self._release(savepoint)
             return []
-        state.unit = unit = Unit()
+        unit = Unit()
         try:
+            self._open_unit(unit)
             self._begin()
             change = step()
+            # Changes of whatever was nested in the step come first: they were made before it was over.
+            count = len(unit.changes)
             self._commit()
-        except BaseException:
-            self._rollback()
-            raise
-        finally:
             state.unit = None
-        # Changes of whatever was nested in the step come first: they were made before it was over.
-        unit.changes.append(change)
+        except BaseException:
+            try:
+                self._rollback()
+            finally:
+                state.unit = None
+            raise
+        unit.changes.insert(count, change)
         return unit.changes
+
+    def _open_unit(self, unit: Unit) -> None:
+        self._state.unit = unit
 
     def _enter(self, notes: str) -> None:
         self._check_connected()
@@ -408,8 +415,8 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
         if unit is not None:
             unit.marks.append((self._savepoint(), len(unit.changes)))
             return
-        self._state.unit = Unit()
         try:
+            self._open_unit(Unit())
             self._begin()
             self._tell_transaction(StoreTransactionStartEvent)
         except BaseException:

@@ -101,8 +101,8 @@ class DictMemoryStore(OverlayStore):
         return {**super().info(), "durable": "none", "streaming": False}
 
     # Reading. What walks over the dict walks over a copy, which is made in one step for other
-    # threads and for what the garbage collector runs; or, as a copy takes long, over the dict
-    # itself, and then once more over a copy where it turns out that it was changed meanwhile.
+    # threads and for what the garbage collector runs. (A walk over the dict itself misses entries
+    # unnoticed where as many come as go.)
 
     def _record(self, key: str) -> Record | None:
         return self._load(key) if self._direct else super()._record(key)
@@ -128,15 +128,6 @@ class DictMemoryStore(OverlayStore):
     def _scan(self, criteria: Metadata) -> Iterator[tuple[str, Metadata]]:
         if self._state.overlay:
             return super()._scan(criteria)
-        steady = self._steady
-        if criteria and steady is not None:
-            try:
-                found = _find(self._store, criteria)
-                if self._steady is steady:
-                    return iter(found)
-            except RuntimeError:
-                # The dict has changed its size.
-                pass
         return iter(_find(self._store.copy(), criteria))
 
     def _head_of(self, key: str, record: Record) -> Head:
@@ -161,25 +152,17 @@ class DictMemoryStore(OverlayStore):
 
     def _lock(self) -> None:
         # First, since an interrupt may come anywhere; _unlock() undoes what was done.
-        self._state.locked = True
+        self._state.locked += 1
         if not self._mutex.acquire(False) and not self._mutex.acquire(timeout=LOCK_TIMEOUT):
             raise StoreError(f"{self!r} is locked by another thread")
         with self._moment:
             self._direct = False
 
     def _unlock(self) -> None:
-        if not self._mutex.acquire(blocking=False):
-            # Another thread has it: this one never got it.
-            return
-        try:
+        # Otherwise this thread never got it, or was interrupted after it had let it go.
+        if self._mutex._is_owned():  # type: ignore[attr-defined]
             self._direct = type(self) is DictMemoryStore
-        finally:
             self._mutex.release()
-            try:
-                self._mutex.release()
-            except RuntimeError:
-                # This thread was interrupted before it got it.
-                pass
 
     def _stage(self, chunks: Iterator[bytes], size: int | None) -> bytes:
         first = next(chunks, b"")

@@ -50,7 +50,7 @@ from ._lock_holders import (
 )
 from ._owner import Owner, host_name, this_process
 from ._posix import unlink, write_all
-from .errors import StoreError
+from .errors import StoreError, from_os_error, os_errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,7 +120,9 @@ class _Lock:
     def __enter__(self: _Self) -> _Self:
         taken: list[str] = []
         try:
-            if not self._acquire(self._patience, taken):
+            with os_errors():
+                acquired = self._acquire(self._patience, taken)
+            if not acquired:
                 raise LockError(f"{self!r} is held by somebody else")
             return self
         except BaseException:
@@ -140,10 +142,11 @@ class _Lock:
 
         Raises
         ------
-        OSError
+        StoreOSError
             If lock files cannot be written there.
         """
-        return self._acquire(self._patience, [])
+        with os_errors():
+            return self._acquire(self._patience, [])
 
     def wait(self) -> bool:
         """Wait until the lock is free, without taking it.
@@ -153,15 +156,18 @@ class _Lock:
         bool
             False after `timeout` seconds.
         """
-        return self._wait(lambda: not self._holders(), self._patience, False)
+        with os_errors():
+            return self._wait(lambda: not self._holders(), self._patience, False)
 
     def locked(self) -> bool:
         """Whether anybody holds the lock who keeps this one from being acquired."""
-        return not all(self._has_died(holder) for holder in self._holders())
+        with os_errors():
+            return not all(self._has_died(holder) for holder in self._holders())
 
     def acquired(self) -> bool:
         """Whether this object holds the lock, in this process."""
-        return any(self._is_intact(path) for path in self._mine())
+        with os_errors():
+            return any(self._is_intact(path) for path in self._mine())
 
     def release(self) -> None:
         """Release the lock.
@@ -170,11 +176,19 @@ class _Lock:
         ------
         LockError
             If this object does not hold it, or somebody has broken it.
+        StoreOSError
+            If lock files cannot be removed there; release() can be called again.
         """
-        mine = self._mine()
-        if not mine:
+        held = self._withdraw()
+        if held is None:
             raise LockError(f"{self!r} is not held by this object")
-        if not self._let_go(mine[-1]):
+        try:
+            intact = self._let_go(held[1])
+        except OSError as error:
+            # It can be tried again.
+            self._held.append(held)
+            raise from_os_error(error) from error
+        if not intact:
             raise LockError(f"{self!r} was broken by somebody else")
 
     def force_break(self) -> bool:
@@ -187,11 +201,12 @@ class _Lock:
         """
         found = False
         for _ in range(1000):
-            holders = holders_of(self._path)
-            if not holders:
-                return found
-            found = True
-            broken = [self._break(holder, True) for holder in holders]
+            with os_errors():
+                holders = holders_of(self._path)
+                if not holders:
+                    return found
+                found = True
+                broken = [self._break(holder, True) for holder in holders]
             if not any(broken):
                 # Its owner is about to release it, or somebody else breaks it.
                 self._sleep(self.poll_interval / 16)
@@ -348,6 +363,18 @@ class _Lock:
         pid = os.getpid()
         return [path for owner, path in list(self._held) if owner == pid]
 
+    def _withdraw(self) -> tuple[int, str] | None:
+        """Take what this object got last from what it holds: no other thread releases it too."""
+        while mine := self._mine():
+            held = (os.getpid(), mine[-1])
+            try:
+                self._held.remove(held)
+            except ValueError:
+                # Another thread was faster.
+                continue
+            return held
+        return None
+
     def _keep(self, path: str) -> None:
         self._held.append((os.getpid(), path))
         if self.stale_timeout is not None:
@@ -450,7 +477,7 @@ class FileLock(_Lock):
         except OSError as error:
             if error.errno in GONE:
                 return None
-            raise
+            raise from_os_error(error) from error
 
     def _holders(self) -> list[Holder]:
         return holders_of(self._path)
@@ -506,7 +533,9 @@ class FileLock(_Lock):
 class SharedFileLock(_Lock):
     """A lock that any number of holders have at once, while nobody has the FileLock of that name.
 
-    It is re-entrant: it is released when release() was called as often as acquire().
+    It is re-entrant: it is released when release() was called as often as acquire(). Nobody is
+    kept from it by somebody who waits for the FileLock, and who therefore waits for as long as
+    there is any holder.
 
     Parameters
     ----------

@@ -52,7 +52,8 @@ class OpenFile:
 
 def open_file(path: str | os.PathLike[str]) -> OpenFile:
     """Open a file for reading; OSError if it cannot be."""
-    fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    # A FIFO that has been put there must not wait for a writer.
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
     try:
         return OpenFile(fd, os.fstat(fd).st_size)
     except BaseException:

@@ -46,6 +46,10 @@ _SMALL = 65536
 _MAX_OPEN = 128
 
 
+# Names of other files in the directory begin with these.
+_OWN = (".FStmp", ".FSjournal", ".FSlost", "__log__.txt")
+
+
 _loaded = False
 
 
@@ -141,6 +145,8 @@ def _check_magic(magic_fname: str) -> str:
         or os.path.basename(magic_fname) != magic_fname
     ):
         raise ValueError(f"magic_fname is the name of a file in the directory, not {magic_fname!r}")
+    if magic_fname.startswith(_OWN) or magic_fname.endswith((".data", ".metadata", ".key")):
+        raise ValueError(f"magic_fname is a name that the store itself uses: {magic_fname!r}")
     return magic_fname
 
 
@@ -504,7 +510,7 @@ class FileSystemStore(OverlayStore):
 
     def _lock(self) -> None:
         # First, since an interrupt may come anywhere; _unlock() undoes what was done.
-        self._state.locked = True
+        self._state.locked += 1
         deadline = time.monotonic() + LOCK_TIMEOUT
         if not self._mutex.acquire(False) and not self._mutex.acquire(timeout=LOCK_TIMEOUT):
             raise StoreError(f"{self!r} is locked by another thread")
@@ -517,20 +523,21 @@ class FileSystemStore(OverlayStore):
 
     def _unlock(self) -> None:
         mutex = self._mutex
-        if not mutex.acquire(False):
-            # Another thread has it: this one never got it.
+        if not mutex._is_owned():  # type: ignore[attr-defined]
+            # This thread never got it, or was interrupted after it had let it go.
             return
+        pairs = self._locked
         try:
-            pairs, self._locked = self._locked, None
             if pairs is not None:
                 pairs.unlock()
+        except BaseException:
+            # Once more, as that may have been an interrupt: others would wait for ever.
+            if pairs is not None:
+                pairs.unlock()
+            raise
         finally:
+            self._locked = None
             mutex.release()
-            try:
-                mutex.release()
-            except RuntimeError:
-                # This thread was interrupted before it got it.
-                pass
 
     def _stage(self, chunks: Iterator[bytes], size: int | None) -> Staged:
         return self._directory.stage(chunks)

@@ -32,6 +32,8 @@ _TIME = "%Y-%m-%d %H:%M:%S.%f"
 class _LockingState(_State):
     #: The change of a unit of work that is no transaction.
     change: Change | None = None
+    #: Whether the changes of the unit of work are in the log.
+    is_logged = False
 
 
 class LockingFileSystemStore(FileSystemStore):
@@ -220,6 +222,9 @@ class LockingFileSystemStore(FileSystemStore):
         lock: SharedWriterLock = pairs.writer_lock  # type: ignore[assignment]
         lock.check()
         told = [*state.unit.changes, *([] if state.change is None else [state.change])]
+        state.is_logged = True
+        if not told:
+            return
         overlay = state.overlay or {}
         log.begin(
             [
@@ -234,6 +239,8 @@ class LockingFileSystemStore(FileSystemStore):
 
     def _after_commit(self, changes: list[tuple[str, str]]) -> None:
         assert self._log is not None
+        if not self._log.has_begun:
+            return
         try:
             self._log.end(self._clock())
         except OSError:
@@ -241,8 +248,14 @@ class LockingFileSystemStore(FileSystemStore):
             pass
 
     def _change(self, pairs: PairDirectory, overlay: dict[str, Any], digests: list[str]) -> None:
+        state = self._state
+        state.is_logged = False
         try:
             super()._change(pairs, overlay, digests)
+            if not state.is_logged:
+                # What was set was deleted again: nothing is to be committed, but it is to be told.
+                self._before_commit([])
+                self._after_commit([])
         except BaseException:
             # It may have been made all the same, if this is an interrupt.
             if self._log is not None and self._log.has_begun:
@@ -265,6 +278,9 @@ class LockingFileSystemStore(FileSystemStore):
                 pair = self._directory.look(self._name(line.key))
                 return pair is not None and round(pair.modified * 1e6) == modified
         # All of them end with a delete; some may have been set before in the same transaction.
+        if any(line.action != "delete" for line in {line.key: line for line in lines}.values()):
+            # Its end was not written.
+            return False
         return not any(self._directory.holds(self._name(line.key)) for line in lines)
 
     # Changes of others
@@ -289,7 +305,13 @@ class LockingFileSystemStore(FileSystemStore):
                 return
             by = str(line.payload.get("by"))
             if by != self._handle and line.number > self._told.get(by, 0):
-                self._tell_line(line)
+                try:
+                    self._tell_line(line)
+                except BaseException:
+                    # The others are to be told too, even if a listener calls sys.exit().
+                    import logging
+
+                    logging.getLogger(__name__).exception("%r could not tell %r", self, line.key)
 
     def _tell_line(self, line: Line) -> None:
         from .events import StoreDeleteEvent, StoreSetEvent, StoreUpdateEvent

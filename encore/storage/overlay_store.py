@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
+    from ._changes import Unit
     from .value import Value
 
     Metadata = dict[str, Any]
@@ -46,7 +47,8 @@ class OverlayState(ThreadState):
     overlay: dict[str, Any] | None = None
     #: What the overlay held before each change, where there has been a savepoint.
     undo: list[tuple[str, Any]] | None = None
-    locked = False
+    #: How many units of this thread have, or are about to have, the lock.
+    locked = 0
 
 
 class OverlayStore(BaseStore):
@@ -70,11 +72,15 @@ class OverlayStore(BaseStore):
 
     @abstractmethod
     def _lock(self) -> None:
-        """Keep other writers out, those of other threads too; StoreError after LOCK_TIMEOUT."""
+        """Keep other writers out, those of other threads too; StoreError after LOCK_TIMEOUT.
+
+        A thread that has the lock may come again: a signal handler, or a finalizer, that changes the
+        store while the lock is let go.
+        """
 
     @abstractmethod
     def _unlock(self) -> None:
-        """Let them in; called only after _lock() has returned."""
+        """Let them in; called only after _lock(), and again where an interrupt came in between."""
 
     @abstractmethod
     def _load(self, key: str) -> Any:
@@ -170,26 +176,51 @@ class OverlayStore(BaseStore):
 
     # Writing
 
+    # A signal handler, or a finalizer, that changes the store in the middle of this comes either into
+    # the unit, or has one of its own: these two change together, without a call or a jump in between.
+
+    def _open_unit(self, unit: Unit) -> None:
+        state = self._state
+        overlay: dict[str, Any] = {}
+        state.unit, state.overlay, state.undo = unit, overlay, None
+
     def _begin(self) -> None:
         state = self._state
-        state.overlay = {}
+        locked = state.locked
         self._lock()
-        state.locked = True
+        state.locked = locked + 1
 
     def _finish(self) -> None:
         state = self._state
-        state.overlay = state.undo = None
+        state.unit = state.overlay = state.undo = None
         try:
             self._clean()
         finally:
             if state.locked:
-                state.locked = False
                 self._unlock()
+                # Not before: an interrupt may come anywhere, and then this is called again.
+                state.locked -= 1
 
     def _commit(self) -> None:
-        overlay = self._state.overlay
-        if overlay:
-            self._apply(overlay)
+        state = self._state
+        overlay = state.overlay
+        assert overlay is not None
+        # What comes into the unit from now on is noted here, and applied afterwards.
+        state.undo = []
+        done = overlay.copy()
+        if done:
+            self._apply(done)
+        while True:
+            ends: Any = (None, None, None), (state.unit, overlay, [])
+            # Whether there is something: bool() would be a call.
+            noted, (state.unit, state.overlay, state.undo) = state.undo, ends[not not state.undo]  # noqa: SIM208
+            if not noted:
+                break
+            late = {key: overlay[key] for key, _ in noted if key in overlay}
+            late = {key: new for key, new in late.items() if new is not done.get(key, _ABSENT)}
+            if late:
+                self._apply(late)
+                done.update(late)
         self._finish()
 
     def _rollback(self) -> None:
@@ -208,7 +239,8 @@ class OverlayStore(BaseStore):
             assert overlay is not None
             key, record = undo.pop()
             if record is _ABSENT:
-                del overlay[key]
+                # An interrupt may have come before it was put there.
+                overlay.pop(key, None)
             else:
                 overlay[key] = record
 

@@ -101,7 +101,9 @@ class SqliteStore(SqliteBase):
         A file, made by connect() if it does not exist. ':memory:' is a database that lives from
         connect() to disconnect(), in a file system in memory where there is one.
     table : str
-        Any name that does not begin with ``sqlite_`` and has no ``"``; made if it does not exist.
+        Any name that does not begin with ``sqlite_``, has no ``"`` and does not end with
+        ``#chunks``, ``#index``, ``#indexed``, ``#changes`` or ``#pollers``, as those of the tables
+        beside it do; made if it does not exist.
     index : {'dynamic', 'static', None}
         Which names of the metadata are fast to query: all, those in `index_columns`, or none but
         those that the table has an index of already. The answers are the same.
@@ -248,7 +250,9 @@ class SqliteStore(SqliteBase):
         if mine is not None and mine.users == 0:
             # References to it may be kept by the traceback of an error.
             mine.close()
-        self._writer = None
+        if self._writer is not None and self._writer[1].users == 0:
+            # This closes the connection. One in use is left to its thread to roll back.
+            self._writer = None
         if self._cleanup is not None:
             self._cleanup()
             self._cleanup = None
@@ -270,9 +274,10 @@ class SqliteStore(SqliteBase):
             raise StoreError(f"{self!r} is not connected")
         if self._stranded:
             raise StoreError(
-                f"{self!r} cannot be used in this process: it was forked in the middle of a large change"
+                f"{self!r} cannot be used in this process, which was forked {self._stranded}"
             )
         handle = Handle(new_connection(self), self._sql_chunks, owner)
+        self._live.add(handle)
         if self._remote is not None:
             self._remote.adopt(self, handle.connection)
         return handle

@@ -163,7 +163,7 @@ class SmallOverlayStore(OverlayStore):
 
     def _prepare(self):
         super()._prepare()
-        self.mutex = threading.Lock()
+        self.mutex = threading.RLock()
 
     def _forked(self):
         self._prepare()
@@ -543,7 +543,7 @@ def test_an_overlay_is_cleaned_after_each_unit():
         with pytest.raises(KeyError):
             store.delete("a")
         assert store.cleaned == 3
-        assert not store.mutex.locked()
+        assert not store.mutex._is_owned()
 
 
 # Life cycle

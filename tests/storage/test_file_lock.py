@@ -12,10 +12,10 @@ from collections import Counter
 
 import pytest
 
-from encore.storage import _heartbeat, file_lock
+from encore.storage import _heartbeat, _owner, file_lock
 from encore.storage._heartbeat import Heartbeat
 from encore.storage._owner import Owner, host_name, process_has_died, this_process
-from encore.storage.errors import StoreError
+from encore.storage.errors import StoreError, StoreOSError
 from encore.storage.file_lock import FileLock, LockError, SharedFileLock
 
 FAST = "/dev/shm" if os.path.isdir("/dev/shm") else None
@@ -393,6 +393,17 @@ def test_a_process_of_another_place_cannot_be_judged():
     )
 
 
+@pytest.mark.parametrize("boot", ["6bb1c9f0-5f0e-4f6f-8d0e-3b7e4f2f9c11", ""])
+def test_a_computer_that_got_another_name_is_the_same_until_it_boots(monkeypatch, boot):
+    def place(host, boot):
+        monkeypatch.setattr(_owner, "host_name", lambda: host)
+        monkeypatch.setattr(_owner, "_text_of", lambda path: boot * path.endswith("boot_id"))
+        return _owner._surroundings()[0]
+
+    assert (place("a", boot) == place("b", boot)) is bool(boot)
+    assert place("a", boot) != place("a", "another")
+
+
 def test_a_process_id_that_is_used_again_is_another_process():
     me = this_process()
     assert process_has_died(me.pid, me.start) is False
@@ -460,6 +471,12 @@ def test_a_dead_owner_in_the_format_of_old_is_found_at_once(name, time, more):
     with lock:
         assert not time.sleeps
     assert files(name) == []
+
+
+def test_a_dead_owner_in_lines_of_windows_is_found(name, time):
+    plant(name, *(f"{line}\r" for line in (host_name(), dead_pid(), "root", 1)), "LOCK\r")
+    with FileLock(name):
+        assert not time.sleeps
 
 
 @pytest.mark.parametrize(
@@ -648,6 +665,33 @@ def test_threads_exclude_each_other(name, shared_object):
     assert not errors
     assert most == {"inside": 1, "turns": 80}
     assert files(name) == []
+
+
+@pytest.mark.parametrize("kind", [FileLock, SharedFileLock])
+def test_a_hold_is_released_once(name, kind, monkeypatch):
+    lock = kind(name)
+    lock.acquire()
+    if kind is SharedFileLock:
+        lock.acquire()
+    real = kind._give_up
+    errors = []
+
+    def give_up(self, path):
+        # Another thread releases the lock in the middle.
+        monkeypatch.setattr(kind, "_give_up", real)
+        try:
+            lock.release()
+        except LockError as error:
+            errors.append(error)
+        return real(self, path)
+
+    monkeypatch.setattr(kind, "_give_up", give_up)
+    lock.release()
+    assert not lock._held
+    assert files(name) == []
+    assert [str(error) for error in errors] == (
+        [] if kind is SharedFileLock else [f"{lock!r} is not held by this object"]
+    )
 
 
 ADDER = """
@@ -983,11 +1027,33 @@ def test_what_the_system_refuses_leaves_nothing(name, monkeypatch):
 
     monkeypatch.setattr(file_lock.os, "link", link)
     lock = FileLock(name)
-    with pytest.raises(PermissionError):
-        lock.acquire()
+    for acquire in (lock.acquire, lock.__enter__):
+        with pytest.raises(StoreOSError) as caught:
+            acquire()
+        assert caught.value.errno == errno.EPERM
     assert files(name) == []
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(StoreOSError) as caught:
         FileLock(f"{name}/missing/x").acquire()
+    assert caught.value.errno == errno.ENOENT
+
+
+@pytest.mark.parametrize("kind", [FileLock, SharedFileLock])
+def test_a_release_that_the_system_refuses_can_be_tried_again(name, kind, monkeypatch):
+    lock = kind(name)
+    lock.acquire()
+
+    def unlink(path):
+        raise PermissionError(errno.EPERM, "not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file_lock.os, "unlink", unlink)
+        with pytest.raises(StoreOSError):
+            lock.release()
+    lock.release()
+    assert not lock.locked()
+    assert files(name) == []
+    with pytest.raises(LockError):
+        lock.release()
 
 
 def test_a_lock_that_may_not_be_broken_is_waited_for(name, time, monkeypatch):

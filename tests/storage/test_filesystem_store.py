@@ -807,6 +807,9 @@ class Interrupted:
     def release(self):
         self.real.release()
 
+    def _is_owned(self):
+        return self.real._is_owned()
+
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("what", ["mutex", "lock", "unlock"])
@@ -821,11 +824,99 @@ def test_an_interrupt_while_locking_leaves_the_store_usable(root, store, what, a
     thread.start()
     thread.join(60)
     assert done == [None]
-    if what != "unlock" or after:
-        # A lock that could not be given back is given back by the next change.
-        with FileSystemStore(root, durability="process") as other:
+    with FileSystemStore(root, durability="process") as other:
+        other._directory.lock(0.0)
+        other._directory.unlock()
+
+
+def test_an_interrupt_at_any_line_that_unlocks_leaves_no_lock(root, store):
+    names = {
+        "_perform",
+        "_open_unit",
+        "_begin",
+        "_commit",
+        "_finish",
+        "_unlock",
+        "unlock",
+        "release",
+    }
+    where = []
+
+    def trace(frame, event, argument):
+        if frame.f_code.co_name not in names or "storage" not in frame.f_code.co_filename:
+            return trace if event == "call" else None
+        if event == "line" and wanted is not None:
+            where.append((frame.f_code.co_name, frame.f_lineno))
+            if len(where) == wanted:
+                raise KeyboardInterrupt
+        return trace
+
+    wanted = 1
+    with FileSystemStore(root, durability="process") as other:
+        put(other, "a")
+        while True:
+            where.clear()
+            before = sys.gettrace()
+            try:
+                sys.settrace(trace)
+                store.set_metadata("a", {"n": wanted})
+            except KeyboardInterrupt:
+                pass
+            finally:
+                sys.settrace(before)
+            if len(where) < wanted:
+                break
             other._directory.lock(0.0)
             other._directory.unlock()
+            free = []
+            thread = threading.Thread(target=lambda: free.append(store._mutex.acquire(False)))  # noqa: B023
+            thread.start()
+            thread.join(60)
+            # A thread that has ended has left the lock, but as its own.
+            assert free == [True], where[-1]
+            store._mutex = threading.RLock()
+            assert store._state.unit is None, where[-1]
+            wanted += 1
+    assert wanted > 20
+
+
+def test_nan_of_others_does_not_keep_new_data_out(root, store):
+    plant(root, "k", metadata=b'{"n": NaN, "m": 1}')
+    store.set_data("k", io.BytesIO(b"new"))
+    store.update_metadata("k", {"m": 2})
+    metadata = store.get_metadata("k")
+    assert metadata.pop("n") != metadata.get("n", 0)
+    assert metadata == {"m": 2}
+    assert store.to_bytes("k") == b"new"
+
+
+def test_what_is_nested_too_deeply_is_damaged(root, store):
+    plant(root, "k", metadata=b'{"a":' * 900 + b"1" + b"}" * 900)
+    put(store, "l")
+    assert [key for key, _ in store.query()] == ["l"]
+    with pytest.raises(StoreError, match="damaged"):
+        store.get_metadata("k")
+
+
+@pytest.mark.parametrize("point", ["_apply", "_finish", "_clean", "_unlock"])
+def test_what_comes_in_the_middle_of_a_commit_is_not_lost(root, store, point):
+    real = getattr(store, point)
+
+    def interrupted(*arguments):
+        monkeypatch.undo()
+        put(store, "late", b"1")
+        put(store, "late", b"2")
+        real(*arguments)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(store, point, interrupted)
+        with store.transaction():
+            put(store, "a", b"1")
+            put(store, "b", b"1")
+    with FileSystemStore(root, durability="process") as other:
+        put(other, "c", b"1")
+        expected = {"a": b"1", "b": b"1", "c": b"1", "late": b"2"}
+        assert {key: other.to_bytes(key) for key in list(other.keys())} == expected
 
 
 def test_a_thread_waits_for_the_transaction_of_another_no_longer_than_the_limit(store, monkeypatch):

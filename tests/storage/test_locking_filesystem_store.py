@@ -19,6 +19,7 @@ from encore.events.event_manager import EventManager
 from encore.storage import _change_log, _shared_directory, file_lock, filesystem_store
 from encore.storage._change_log import LOG, Line, LogReader
 from encore.storage._owner import this_process
+from encore.storage._poller import Poller
 from encore.storage.errors import StoreError
 from encore.storage.events import (
     StoreDeleteEvent,
@@ -311,8 +312,21 @@ def test_old_works_in_the_same_directory(make, path, start_08):
     assert store.get_modified_keys(LONG_AGO) == keys
 
 
+COMPLETE = b'2 set 2026-11-21 16:47:17.960075 {"key":"x","metadata":{},"by":"b","modified":null}'
+
+
 @pytest.mark.parametrize(
-    "torn", [b"1", b'3 set 2026-11-21 16:47:17.960075 {"key": "x"', b"\xff\xfe", b"1 w\n", b"\n\n"]
+    "torn",
+    [
+        b"1",
+        b'3 set 2026-11-21 16:47:17.960075 {"key": "x"',
+        b"\xff\xfe",
+        b"1 w\n",
+        b"\n\n",
+        # Cut just before the newline.
+        COMPLETE,
+        b"2 d 2026-11-21 16:47:17.960075 x",
+    ],
 )
 def test_a_torn_line_is_no_line(make, path, torn):
     store = make()
@@ -327,6 +341,51 @@ def test_a_torn_line_is_no_line(make, path, torn):
     assert store.get_modified_keys(LONG_AGO) == ["a", "b"]
     other._poll()
     assert found == [("StoreSetEvent", "b", {}, True)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        COMPLETE.replace(b"{}", b"1"),
+        COMPLETE.replace(b'"x"', b"[1]"),
+        COMPLETE.replace(b"null", b'"1"'),
+        b'2 set 2026-11-21 16:47:17.960075 {"key":"x"}',
+        b'2 commit 2026-11-21 16:47:17.960075 {"first":"x"}',
+        b'2 rotate 2026-11-21 16:47:17.960075 {"kept":1}',
+        b'2 rotate 2026-11-21 16:47:17.960075 {"kept":["1"]}',
+        b"2 set 2026-11-21 16:47:17.960075 " + b"[" * 100_000,
+        b"9" * 5000 + COMPLETE,
+    ],
+    ids=range(9),
+)
+def test_a_wrong_line_is_skipped(make, path, wrong):
+    store, other = make(), make()
+    found = recorded(other)
+    put(store, "a")
+    with open(f"{path}/{LOG}", "ab") as file:
+        file.write(wrong + b"\n")
+    put(make(), "b")
+    assert store.get_modified_keys(LONG_AGO) == ["a", "b"]
+    other._poll()
+    assert [each[1] for each in found] == ["a", "b"]
+
+
+@pytest.mark.parametrize("suffix", ["", ".1"])
+def test_a_log_that_is_no_file_is_not_waited_for(path, suffix):
+    if suffix:
+        with open(f"{path}/{LOG}", "wb") as file:
+            file.write(b'1 rotate 2026-11-21 16:47:17.960075 {"kept":[1]}\n')
+    os.mkfifo(f"{path}/{LOG}{suffix}")
+    store = LockingFileSystemStore(path, remote_event_poll_interval=0, event_manager=EventManager())
+    if suffix:
+        store.connect()
+        with pytest.raises(StoreError, match="regular"):
+            store.get_modified_keys(LONG_AGO)
+        store.disconnect()
+    else:
+        with pytest.raises(StoreError, match="regular"):
+            store.connect()
+        assert not store.is_connected()
 
 
 def test_a_log_that_was_removed_is_begun_anew(make, path):
@@ -440,6 +499,38 @@ def test_a_recent_question_does_not_read_old_files(make, path, monkeypatch):
     assert len(opened) <= 4
 
 
+@pytest.mark.parametrize("when", range(4))
+@pytest.mark.parametrize("kept", [_change_log.KEPT, -1e9])
+def test_rotation_in_the_middle_of_a_question(make, path, monkeypatch, when, kept):
+    monkeypatch.setattr(_change_log, "MAX_SIZE", 500)
+    store, other = make(), make()
+    keys = [f"k{number:02}" for number in range(30)]
+    for key in keys[:15]:
+        put(store, key)
+    monkeypatch.setattr(_change_log, "KEPT", kept)
+    count = 0
+    real = os.open
+
+    def open_later(name, *args):
+        nonlocal count
+        if str(name).startswith(f"{path}/{LOG}"):
+            count += 1
+            if count == when + 1:
+                for key in keys[15:]:
+                    put(other, key)
+        return real(name, *args)
+
+    monkeypatch.setattr(_change_log.os, "open", open_later)
+    modified = store.get_modified_keys(LONG_AGO)
+    assert count > when
+    if kept > 0:
+        # Those that were there, and maybe newer ones.
+        assert modified[:15] == keys[:15]
+    assert modified
+    end = keys.index(modified[-1]) + 1
+    assert modified == keys[end - len(modified) : end]
+
+
 def test_rotation_that_was_interrupted(make, path, monkeypatch):
     store, other = make(), make()
     found = recorded(other)
@@ -505,6 +596,23 @@ def test_what_cannot_be_confirmed_in_the_log_is_confirmed_by_the_next_writer(
     assert store.get_modified_keys(LONG_AGO) == ["a", "b"]
     other._poll()
     assert [each[1:] for each in found] == [("a", {"n": 1}, True), ("b", {}, True)]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_transaction_that_undoes_itself_and_is_killed_is_told_whole_or_not(make, path, whole):
+    store, other = make(), make()
+    found = recorded(other)
+    put(store, "z")
+    when = "2026-11-21 16:47:17.960075"
+    rest = '{"key":"x","metadata":{},"by":"b","modified":null}'
+    with open(f"{path}/{LOG}", "a") as file:
+        file.write(f"2 set {when} {rest}\n3 delete {when} {rest}"[: None if whole else -9])
+        if whole:
+            file.write("\n")
+    put(store, "y")
+    other._poll()
+    assert [each[1] for each in found] == (["z", "x", "x", "y"] if whole else ["z", "y"])
+    assert store.get_modified_keys(LONG_AGO) == [each[1] for each in found]
 
 
 def test_who_reads_finds_out_what_became_of_a_dead_writers_changes(make, path, monkeypatch):
@@ -595,6 +703,19 @@ def test_a_change_that_is_committed_after_connect_is_told(make, monkeypatch):
     monkeypatch.undo()
     found[0]._poll()
     assert found[1] == [("StoreSetEvent", "a", {"n": 1}, True)]
+
+
+def test_what_a_transaction_undoes_itself_is_told_too(make):
+    store, other = make(), make()
+    local, found = recorded(store), recorded(other)
+    with store.transaction("nothing is left"):
+        put(store, "a", n=1)
+        store.delete("a")
+    fail(store, "nothing has happened")
+    other._poll()
+    assert [each[:2] for each in local] == [("StoreSetEvent", "a"), ("StoreDeleteEvent", "a")]
+    assert found == remote(local)
+    assert store.get_modified_keys(LONG_AGO) == ["a", "a"]
 
 
 def test_local_events_are_not_remote(make):
@@ -807,7 +928,45 @@ def test_an_error_does_not_end_the_thread(make, monkeypatch, caplog):
     put(store, "b")
     assert seen.wait(DEADLINE)
     other.disconnect()
-    assert "_poll() of" in caplog.text
+    assert "could not tell 'a'" in caplog.text
+
+
+def test_an_error_of_the_method_does_not_end_a_poller(caplog):
+    class Owner:
+        failed, called = False, threading.Event()
+
+        def look(self):
+            if not self.failed:
+                self.failed = True
+                raise ZeroDivisionError
+            self.called.set()
+
+    owner = Owner()
+    poller = Poller(owner, "look", 0.001)
+    assert owner.called.wait(DEADLINE)
+    poller.end()
+    assert "look() of" in caplog.text
+
+
+def test_a_listener_that_exits_keeps_nothing_from_the_others(make, caplog):
+    store, other = make(), make(remote_event_poll_interval=0.001)
+    told, last = [], threading.Event()
+
+    def listener(event):
+        told.append(event.key)
+        if event.key == "last":
+            last.set()
+        raise SystemExit
+
+    other.event_manager.connect(StoreModificationEvent, listener)
+    with store.transaction("one batch"):
+        put(store, "a")
+        put(store, "b")
+    put(store, "last")
+    assert last.wait(DEADLINE)
+    other.disconnect()
+    assert told == ["a", "b", "last"]
+    assert "could not tell 'a'" in caplog.text
 
 
 def in_a_fork(function):
@@ -855,9 +1014,10 @@ CALLS = ("open", "write", "close", "link", "rename", "unlink", "mkdir", "utime",
 
 
 class Steps:
-    """Does something before the n-th system call."""
+    """Does something before the n-th system call of this thread, not of that of the heartbeat."""
 
     def __init__(self, monkeypatch, action, number):
+        self.thread = threading.get_ident()
         self.action, self.number = action, number
         self.count = 0
         for call in CALLS:
@@ -865,9 +1025,10 @@ class Steps:
 
     def wrapped(self, call):
         def run(*args, **kwargs):
-            self.count += 1
-            if self.count == self.number:
-                self.action()
+            if threading.get_ident() == self.thread:
+                self.count += 1
+                if self.count == self.number:
+                    self.action()
             return call(*args, **kwargs)
 
         return run
@@ -1155,7 +1316,7 @@ def plant_session(path, name):
 
 
 def sessions(path):
-    return sorted(name for name in os.listdir(f"{path}/.FStmp") if name[0].isdigit())
+    return sorted(name for name in os.listdir(f"{path}/.FStmp") if name[0] in "0123456789abcdef")
 
 
 @pytest.mark.parametrize("flock", [True, False])

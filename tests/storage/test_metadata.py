@@ -347,6 +347,15 @@ def test_metadata_of_others_may_break_our_rules_but_not_us():
         loads('{"a":' * 10**5)
     with pytest.raises(ValueError, match="deep"):
         loads("[" * 10**5)
+    deepest = '{"a":' + "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1) + "}"
+    assert loads(deepest.encode()) == normalise(loads(deepest))
+    for deep in ('{"a":' * 300 + "1" + "}" * 300, deepest.replace("[]", "[{}]")):
+        with pytest.raises(ValueError, match="deep"):
+            loads(deep)
+        with pytest.raises(ValueError, match="deep"):
+            loads(deep.encode())
+    wide = {"a": [[]] * 300}
+    assert loads(dumps(wide)) == wide
     with pytest.raises(ValueError, match="digits"):
         loads('{"a": ' + "9" * 5000 + "}")
 

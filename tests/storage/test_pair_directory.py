@@ -692,10 +692,10 @@ def test_a_finalizer_that_writes_while_a_session_starts_does_no_harm(root):
 
 
 COUNTS = {
-    "set_new": 13,
-    "set_old": 16,
-    "set_metadata": 11,
-    "delete": 10,
+    "set_new": 14,
+    "set_old": 17,
+    "set_metadata": 12,
+    "delete": 11,
     "get": 8,
     "get_metadata": 5,
     "exists": 3,

@@ -133,6 +133,40 @@ def test_what_only_old_can_read_is_left(store, path, metadata):
     assert sql(path, "SELECT metadata FROM store") == [(stored,)]
 
 
+@pytest.mark.parametrize("depth", [201, 900, 100_000])
+def test_metadata_that_are_too_deep_are_damaged_and_hide_nothing(store, path, depth):
+    put(store, "good", n=1)
+    insert(path, "a", '{"n":1,"a":' + "[" * (depth - 1) + "]" * (depth - 1) + "}")
+    insert(path, "deepest", '{"n":1,"a":' + "[" * 199 + "]" * 199 + "}")
+    assert sorted(key for key, _ in store.query(n=1)) == ["deepest", "good"]
+    assert sorted(key for key, _ in store.query()) == ["deepest", "good"]
+    with pytest.raises(StoreError, match="damaged"):
+        store.get_metadata("a")
+    assert [finding.key for finding in store.check()] == ["a"]
+    store.repair()
+    assert store.get_metadata("a") == {}
+    assert store.check() == []
+
+
+def test_compact_drops_what_the_index_has_of_rows_that_are_gone(store, path):
+    for n in range(50):
+        sql(path, "REPLACE INTO store VALUES ('a', ?, 1.0, 1.0, x'')", f'{{"n":{n}}}')
+    assert sql(path, 'SELECT count(*) FROM "store#index"') == [(50,)]
+    store.compact()
+    assert sql(path, 'SELECT count(*) FROM "store#index"') == [(1,)]
+    assert [key for key, _ in store.query(n=49)] == ["a"]
+
+
+def test_the_index_need_not_know_the_empty_key(path):
+    with SqliteStore(path, index=None) as old:
+        put(old, "a", n=1)
+    insert(path, "", '{"n":1}')
+    with SqliteStore(path) as store:
+        assert [key for key, _ in store.query(n=1)] == ["a"]
+        for findings in (store.check(), store.repair(), store.check()):
+            assert [finding.problem for finding in findings] == ["a row has str: '' for a key"]
+
+
 @pytest.mark.parametrize("key", [None, "", b"blob", "x" * 1025])
 def test_a_row_that_has_no_key_is_told_of_and_left(store, path, key):
     insert(path, key, '{"a": 1}', b"data")

@@ -246,9 +246,13 @@ def test_odd_names_of_tables(path, table):
             assert list(other.keys()) == []
 
 
-@pytest.mark.parametrize("table", ["", 'a"b', "a\0b", "sqlite_x", "SQLite_y", "\ud800"])
+@pytest.mark.parametrize(
+    "table",
+    ["", 'a"b', "a\0b", "sqlite_x", "SQLite_y", "\ud800"]
+    + [f"x#{suffix}" for suffix in ("chunks", "CHUNKS", "index", "indexed", "changes", "pollers")],
+)
 def test_refused_names_of_tables(path, table):
-    with pytest.raises(ValueError, match=r"cannot have the name|surrogates"):
+    with pytest.raises(ValueError, match=r"(cannot|may) have the name|surrogates"):
         SqliteStore(path, table)
     assert not os.path.exists(path)
 
@@ -729,6 +733,45 @@ def test_the_short_way_counts_who_waits(path, store, monkeypatch):
     store._handle().connection = real
     assert seen == [((threading.get_ident(), store._handle()), 1)]
     assert (store._writer, store._handle().users) == (None, 0)
+
+
+@pytest.mark.parametrize("where", ["_begin", "_commit"])
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda store: put(store, "h"),
+        lambda store: store.set("h", (io.BytesIO(), {}), if_none_match="*"),
+        lambda store: store.multiset(["h"], [(io.BytesIO(), {})]),
+        lambda store: store.set("h", (Stream(BIG), {})),
+    ],
+)
+def test_a_signal_handler_between_a_unit_and_its_transaction(path, where, after, act):
+    events = EventManager()
+    store = SqliteStore(path, event_manager=events, durability="process")
+    store.connect()
+    put(store, "a")
+    told, real, left = [], getattr(SqliteStore, where), [1]
+    events.connect(StoreModificationEvent, lambda event: told.append(event.key))
+
+    def between(self):
+        if after:
+            real(self)
+        if left:
+            left.clear()
+            act(self)
+        if not after:
+            real(self)
+
+    with mock.patch.object(SqliteStore, where, between):
+        store.set_metadata("a", {"n": 1})
+    assert not left
+    assert sorted(told) == ["a", "h"]
+    assert store.get_metadata("a") == {"n": 1}
+    assert store.exists("h")
+    assert not store._handle().connection.in_transaction
+    assert in_thread(lambda: put(store, "b")) is None
+    store.disconnect()
 
 
 # Many at once
@@ -1377,6 +1420,85 @@ def test_an_interrupt_while_locking_leaves_the_store_usable(store, after):
     assert in_thread(lambda: put(store, "a")) is None
 
 
+@pytest.mark.parametrize("error", [StoreError, KeyboardInterrupt])
+def test_who_gives_up_waiting_leaves_the_transaction_of_another_thread(
+    path, store, monkeypatch, error
+):
+    put(store, "a", b"old")
+    inside, go, result = threading.Event(), threading.Event(), []
+
+    def work():
+        with pytest.raises(ZeroDivisionError), store.transaction("t"):  # noqa: PT012
+            put(store, "a", b"new")
+            inside.set()
+            assert go.wait(60)
+            raise ZeroDivisionError
+        result.append(store.to_bytes("a"))
+        put(store, "b")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert inside.wait(60)
+    if error is StoreError:
+        monkeypatch.setattr(base, "BUSY", 0)
+        with pytest.raises(error, match="another thread"):
+            put(store, "c")
+    else:
+        fake = Interrupted(store._mutex, False)
+        with mock.patch.object(store, "_mutex", fake), pytest.raises(error):
+            put(store, "c")
+    go.set()
+    thread.join(60)
+    assert result == [b"old"]
+    assert sql(path, "SELECT key, data FROM store ORDER BY key") == [("a", b"old"), ("b", b"")]
+
+
+def interrupted_at(count, call):
+    """Interrupt a call where it calls the count-th function; return whether it has called so many."""
+    left = [count]
+
+    def trace(frame, event, argument):
+        if frame.f_code.co_filename == __file__:
+            return
+        left[0] -= 1
+        if not left[0]:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.parametrize("how", ["set", "metadata", "transaction"])
+def test_an_interrupt_at_any_call_leaves_the_store_usable(store, how):
+    def in_transaction():
+        with store.transaction("t"):
+            put(store, "a")
+
+    call = {
+        "set": lambda: put(store, "a"),
+        "metadata": lambda: store.set_metadata("a", {"n": 1}),
+        "transaction": in_transaction,
+    }[how]
+    put(store, "a")
+    connection = store._handle().connection
+    count = 1
+    while interrupted_at(count, call):
+        count += 1
+        assert not connection.in_transaction
+        store._state.unit = None
+        with pytest.raises(RuntimeError):
+            store._mutex.release()
+    assert count > 5
+
+
 def test_threads_that_end_close_their_connections(path, store):
     store.from_bytes("a", b"")
     with warnings.catch_warnings():
@@ -1535,11 +1657,100 @@ def test_a_fork_inside_a_transaction(path, store, size):
             assert said == "b'old'"
         else:
             # What is in the WAL already cannot be undone in the child alone.
-            assert "forked in the middle of a large change" in said
+            assert "forked inside a transaction" in said
         put(store, "b", b"1")
     assert store.get("a").size == size
     assert sql(path, "PRAGMA integrity_check") == [("ok",)]
     assert child(lambda: store.get("a").size) == str(size)
+
+
+def forking(store, monkeypatch):
+    """Return an event that is set when a fork is about to wait for other threads."""
+    begun, real = threading.Event(), store._stand_still
+
+    def stand_still(*arguments):
+        begun.set()
+        real(*arguments)
+
+    monkeypatch.setattr(store, "_stand_still", stand_still)
+    return begun
+
+
+def test_a_fork_waits_for_the_transaction_of_another_thread(path, store, monkeypatch):
+    begun, inside = forking(store, monkeypatch), threading.Event()
+
+    def work():
+        with store.transaction("t"):
+            put(store, "a", b"1")
+            inside.set()
+            assert begun.wait(60)
+            put(store, "a", b"2")
+        assert over.wait(60)
+
+    over = threading.Event()
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert inside.wait(60)
+
+    def use():
+        put(store, "b")
+        return store.to_bytes("a")
+
+    assert child(use) == "b'2'"
+    over.set()
+    thread.join(60)
+    assert list(store.keys()) == ["a", "b"]
+    assert in_thread(lambda: put(store, "c")) is None
+
+
+@pytest.mark.parametrize("what", ["inside a transaction", "while another thread was reading"])
+def test_a_fork_that_has_waited_long_enough(path, store, monkeypatch, what):
+    monkeypatch.setattr(connections, "_STILL", 0)
+    inside, go = threading.Event(), threading.Event()
+
+    def work():
+        with store.transaction("t") if "inside" in what else base.Use(store):
+            if "inside" in what:
+                put(store, "b", BIG * 8)
+            inside.set()
+            assert go.wait(60)
+        put(store, "a")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert inside.wait(60)
+    assert f"forked {what}" in child(lambda: store.exists("a"))
+    go.set()
+    thread.join(60)
+    assert store.exists("a")
+
+
+def test_nobody_begins_anything_during_a_fork(store):
+    put(store, "a")
+    ready, go = threading.Event(), threading.Event()
+
+    def work():
+        store.exists("a")
+        ready.set()
+        assert go.wait(60)
+        done = [store.exists("a")]
+        put(store, "b")
+        seen.append(done)
+
+    seen = []
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert ready.wait(60)
+    connections._before_fork()
+    try:
+        go.set()
+        thread.join(0.02)
+        assert not seen
+        assert not [handle for handle in store._live if handle.users]
+    finally:
+        connections._after_fork()
+    thread.join(60)
+    assert seen == [[True]]
 
 
 def test_a_store_that_connects_during_a_fork_does_no_harm(store, monkeypatch):
@@ -1559,6 +1770,7 @@ def test_a_store_that_connects_during_a_fork_does_no_harm(store, monkeypatch):
     monkeypatch.setattr(connections, "_connected", Busy())
     assert store._handles.mine is not None
     connections._before_fork()
+    connections._after_fork()
     assert store._handles.mine is None
     assert store.exists("a")
 
