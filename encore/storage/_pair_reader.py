@@ -204,12 +204,16 @@ class PairReader:
             if entry is not None and entry[2]:
                 return None, None
             file = status = text = None
+            data_from, text_from = data_path, metadata_path
             if entry is not None:
                 if entry[0] is not None:
-                    file, status = _regular(f"{self.folder}/{entry[0]}", keep)
-                text = read_file(f"{self.folder}/{entry[1]}")
+                    data_from = f"{self.folder}/{entry[0]}"
+                    file, status = _regular(data_from, keep)
+                text_from = f"{self.folder}/{entry[1]}"
+                text = read_file(text_from)
             if status is None:
-                file, status = _regular(data_path, keep)
+                data_from = data_path
+                file, status = _regular(data_from, keep)
             if status is None:
                 if entry is None:
                     return None, None
@@ -218,7 +222,8 @@ class PairReader:
                     return None, None
                 continue
             if text is None:
-                text = read_file(metadata_path)
+                text_from = metadata_path
+                text = read_file(text_from)
             pair = _pair(text, status)
             if pair is None:
                 pair = _pair(read_file(f"{self._pending_prefix}{name}"), status)
@@ -226,13 +231,13 @@ class PairReader:
                 return pair, file
             # Not ours, or overtaken: both halves must still be what they were, and nothing be
             # carried out; or a journal has been left that somebody meddled with.
-            again = read_file(metadata_path)
+            again = read_file(text_from)
             if (
                 again == text
-                and _same(data_path, status)
+                and _same(data_from, status)
                 and (turn > _LEFT or not self.has_journal())
             ):
-                _, written = _regular(metadata_path, False)
+                _, written = _regular(text_from, False)
                 if text is None or written is None:
                     # A FIFO, say; or it was removed just now.
                     return None, None

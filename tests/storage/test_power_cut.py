@@ -202,7 +202,8 @@ class Usable(EarlierState):
                 try:
                     store.to_bytes(key)
                     store.get_metadata(key)
-                except StoreError:
+                except (KeyError, StoreError):
+                    # One half of it, perhaps.
                     pass
             self.lost += not store.exists("a")
             for key in ("a", "Odd/ key", "large"):
