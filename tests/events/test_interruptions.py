@@ -1,7 +1,5 @@
 """What a signal handler or a finalizer does in the middle of the manager's own code."""
 
-import sys
-
 import pytest
 
 from encore.events import _blocks, _listeners, _plans, event_manager
@@ -20,32 +18,6 @@ class SaveEvent(FileEvent):
 
 class OtherEvent(BaseEvent):
     pass
-
-
-class Interruption:
-    """Runs an action before the n-th line of the manager's code."""
-
-    def __init__(self, moment, action):
-        self.countdown = moment
-        self.action = action
-
-    def trace(self, frame, kind, argument):
-        if frame.f_code.co_filename not in FILES or self.countdown < 1:
-            return None
-        if kind == "line":
-            self.countdown -= 1
-            if self.countdown == 0:
-                self.action()
-        return self.trace
-
-    def run(self, function):
-        before = sys.gettrace()
-        sys.settrace(self.trace)
-        try:
-            function()
-        finally:
-            sys.settrace(before)
-        return self.countdown < 1
 
 
 class World:
@@ -125,13 +97,13 @@ ACTIONS = [
 @pytest.mark.parametrize("filter", [None, {"source": 1}], ids=["all", "filtered"])
 @pytest.mark.parametrize("inner", ACTIONS)
 @pytest.mark.parametrize("outer", ACTIONS)
-def test_nothing_is_lost(outer, inner, filter):
+def test_nothing_is_lost(outer, inner, filter, interrupted):
     moment = 0
-    interrupted = True
-    while interrupted:
+    came = True
+    while came:
         moment += 1
         world = World(filter)
-        interruption = Interruption(moment, getattr(world, inner))
-        interrupted = interruption.run(getattr(world, outer))
+        action = getattr(world, inner)
+        came = interrupted(getattr(world, outer), FILES, moment, lambda frame: action())  # noqa: B023
         world.check()
     assert moment > 3

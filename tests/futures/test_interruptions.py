@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import linecache
-import sys
 import threading
 from pathlib import Path
 
@@ -51,35 +50,13 @@ def scheduler_class(request):
     return request.param
 
 
-class Interruption:
-    """Calls `function` before one line of the schedulers, the `number`-th that is executed."""
-
-    def __init__(self, number, function):
-        self.number = number
-        self.function = function
-        self.came = False
-
-    def __enter__(self):
-        self.before = sys.gettrace()
-        sys.settrace(self.trace)
-
-    def __exit__(self, *error):
-        sys.settrace(self.before)
-
-    def trace(self, frame, event, arg):
-        return self.line if frame.f_code.co_filename in SCHEDULER_FILES else None
-
-    def line(self, frame, event, arg):
-        # A `with` statement is one step from its last line to the release of the lock, if that is
-        # written in C; tracing alone tells two.
-        if event == "line" and not self.came:
-            text = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-            if "with self._lock" not in text:
-                self.number -= 1
-                if not self.number:
-                    self.came = True
-                    self.function()
-        return self.line
+def lines(frame):
+    # A `with` statement is one step from its last line to the release of the lock, if that is
+    # written in C; tracing alone tells two.
+    code = frame.f_code.co_filename
+    return code in SCHEDULER_FILES and "with self._lock" not in linecache.getline(
+        code, frame.f_lineno
+    )
 
 
 def everywhere(try_it):
@@ -90,34 +67,27 @@ def everywhere(try_it):
     assert number > 20
 
 
-def interrupt():
-    raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("make_executor", [SynchronousExecutor, EnhancedThreadPoolExecutor])
-def test_a_scheduler_goes_on_after_control_c_in_submit(scheduler_class, make_executor, deadline):
+def test_a_scheduler_goes_on_after_control_c_in_submit(
+    scheduler_class, make_executor, deadline, interrupted
+):
     executor = make_executor(*[1] * (make_executor is EnhancedThreadPoolExecutor))
     executor.submit(int).result(deadline)
 
     def try_it(number):
         scheduler = scheduler_class(executor)
-        interruption = Interruption(number, interrupt)
-        try:
-            with interruption:
-                scheduler.submit(int)
-        except KeyboardInterrupt:
-            pass
+        came = interrupted(lambda: scheduler.submit(int), lines, number)
         assert scheduler.wait(deadline)
         future = scheduler.submit(int, "7")
         assert scheduler.wait(deadline)
         assert future.result(0) == 7
-        return interruption.came
+        return came
 
     with executor:
         everywhere(try_it)
 
 
-def test_control_c_leaves_alone_what_runs(scheduler_class, manual):
+def test_control_c_leaves_alone_what_runs(scheduler_class, manual, interrupted):
     def try_it(number):
         running = []
 
@@ -125,25 +95,20 @@ def test_control_c_leaves_alone_what_runs(scheduler_class, manual):
             running.append(len(manual.jobs))
 
         scheduler = scheduler_class(manual)
-        interruption = Interruption(number, interrupt)
-        try:
-            with interruption:
-                scheduler.submit(operation)
-        except KeyboardInterrupt:
-            pass
+        came = interrupted(lambda: scheduler.submit(operation), lines, number)
         future = scheduler.submit(operation)
         assert len(manual.jobs) == 1
         manual.do_all()
         assert scheduler.wait(0)
         assert future.done()
         assert set(running) == {0}
-        return interruption.came
+        return came
 
     everywhere(try_it)
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_nothing_is_lost_that_a_signal_handler_submits(scheduler_class, manual, busy):
+def test_nothing_is_lost_that_a_signal_handler_submits(scheduler_class, manual, busy, interrupted):
     def operation():
         pass
 
@@ -151,13 +116,15 @@ def test_nothing_is_lost_that_a_signal_handler_submits(scheduler_class, manual, 
         executor = manual if busy else SynchronousExecutor()
         scheduler = scheduler_class(executor)
         futures = [scheduler.submit(int)] if busy else []
-        interruption = Interruption(number, lambda: futures.append(scheduler.submit(operation)))
-        with interruption:
+
+        def submit(*_):
             futures.append(scheduler.submit(operation))
+
+        came = interrupted(submit, lines, number, submit)
         manual.do_all()
         assert scheduler.wait(0)
         assert all(future.done() for future in futures)
-        return interruption.came
+        return came
 
     # What a busy scheduler does in submit() is short.
     number = 1

@@ -725,34 +725,8 @@ def test_a_transaction_keeps_the_short_way_out(store):
     assert store._direct
 
 
+FILES = {dict_memory_store.__file__}
 SOURCE = Path(dict_memory_store.__file__).read_text("utf-8").splitlines()
-
-
-class Moment:
-    """Does something before the n-th line of the store's own code."""
-
-    def __init__(self, number, action):
-        self.countdown = number
-        self.action = action
-
-    def trace(self, frame, kind, argument):
-        if frame.f_code.co_filename != dict_memory_store.__file__ or self.countdown < 1:
-            return None
-        if kind == "line":
-            self.countdown -= 1
-            if self.countdown == 0:
-                self.action(frame)
-        return self.trace
-
-    def run(self, function):
-        """Return whether there is such a line."""
-        before = sys.gettrace()
-        sys.settrace(self.trace)
-        try:
-            function()
-        finally:
-            sys.settrace(before)
-        return self.countdown < 1
 
 
 def writes(store):
@@ -782,7 +756,9 @@ def in_transaction(store):
     ],
     ids=["other key", "same key", "transaction", "delete", "query"],
 )
-def test_what_runs_in_the_middle_of_a_change_uses_the_store(write, action, monkeypatch):
+def test_what_runs_in_the_middle_of_a_change_uses_the_store(
+    write, action, monkeypatch, interrupted
+):
     """A signal handler, or a finalizer."""
     monkeypatch.setattr(dict_memory_store, "LOCK_TIMEOUT", 0.01)
     for number in range(1, 100):
@@ -792,7 +768,7 @@ def test_what_runs_in_the_middle_of_a_change_uses_the_store(write, action, monke
         events = []
         store.event_manager.connect(StoreModificationEvent, lambda e: events.append(e.key))  # noqa: B023
         try:
-            inside = Moment(number, lambda frame: action(store)).run(writes(store)[write])  # noqa: B023
+            inside = interrupted(writes(store)[write], FILES, number, lambda frame: action(store))  # noqa: B023
         except KeyError:
             assert write == "delete"  # it was deleted before
             inside = True
@@ -809,7 +785,7 @@ def test_what_runs_in_the_middle_of_a_change_uses_the_store(write, action, monke
 
 
 @pytest.mark.parametrize("write", ["set", "set_data", "new", "delete"])
-def test_an_interrupt_in_the_middle_of_a_change_leaves_no_lock(write, monkeypatch):
+def test_an_interrupt_in_the_middle_of_a_change_leaves_no_lock(write, monkeypatch, interrupted):
     monkeypatch.setattr(dict_memory_store, "LOCK_TIMEOUT", 0.01)
     releasing = {"finally:", "try:", "moment.release()", "except RuntimeError:", "pass"}
     interrupts = 0
@@ -823,7 +799,7 @@ def test_an_interrupt_in_the_middle_of_a_change_leaves_no_lock(write, monkeypatc
         store = DictMemoryStore(event_manager=EventManager())
         store.set("k", (io.BytesIO(b"old"), {"n": 0}))
         try:
-            inside = Moment(number, interrupt).run(writes(store)[write])
+            inside = interrupted(writes(store)[write], FILES, number, interrupt)
         except KeyboardInterrupt:
             interrupts += 1
         else:

@@ -138,7 +138,8 @@ def test_ranges_of_small_and_large_files(store, tree):
 
 
 @pytest.mark.parametrize(
-    "key", ["a//b/c.html", "./readme.txt", "a/../readme.txt", "/readme.txt", "readme.txt/", "a/b/"]
+    "key",
+    ["a//b/c.html", "./readme.txt", "a/../readme.txt", "/readme.txt", "readme.txt/", "a/b/"]
     + ["a", ".", "..", "../tree/readme.txt", "no", "readme.txt/x", "readme.txt\0", "a\\b", "A0"]
     + ["x" * 300, "/etc/passwd", "C:\\x", "a/./b/c.html"],
 )

@@ -829,7 +829,7 @@ def test_an_interrupt_while_locking_leaves_the_store_usable(root, store, what, a
         other._directory.unlock()
 
 
-def test_an_interrupt_at_any_line_that_unlocks_leaves_no_lock(root, store):
+def test_an_interrupt_at_any_line_that_unlocks_leaves_no_lock(root, store, interrupted):
     names = {
         "_perform",
         "_open_unit",
@@ -842,30 +842,18 @@ def test_an_interrupt_at_any_line_that_unlocks_leaves_no_lock(root, store):
     }
     where = []
 
-    def trace(frame, event, argument):
-        if frame.f_code.co_name not in names or "storage" not in frame.f_code.co_filename:
-            return trace if event == "call" else None
-        if event == "line" and wanted is not None:
-            where.append((frame.f_code.co_name, frame.f_lineno))
-            if len(where) == wanted:
-                raise KeyboardInterrupt
-        return trace
+    def unlocks(frame):
+        code = frame.f_code
+        if code.co_name not in names or "storage" not in code.co_filename:
+            return False
+        where.append((code.co_name, frame.f_lineno))
+        return True
 
-    wanted = 1
+    number = 1
     with FileSystemStore(root, durability="process") as other:
         put(other, "a")
-        while True:
-            where.clear()
-            before = sys.gettrace()
-            try:
-                sys.settrace(trace)
-                store.set_metadata("a", {"n": wanted})
-            except KeyboardInterrupt:
-                pass
-            finally:
-                sys.settrace(before)
-            if len(where) < wanted:
-                break
+        while interrupted(lambda: store.set_metadata("a", {"n": 1}), unlocks, number):
+            number += 1
             other._directory.lock(0.0)
             other._directory.unlock()
             free = []
@@ -876,8 +864,7 @@ def test_an_interrupt_at_any_line_that_unlocks_leaves_no_lock(root, store):
             assert free == [True], where[-1]
             store._mutex = threading.RLock()
             assert store._state.unit is None, where[-1]
-            wanted += 1
-    assert wanted > 20
+    assert number > 20
 
 
 def test_nan_of_others_does_not_keep_new_data_out(root, store):

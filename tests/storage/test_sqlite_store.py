@@ -1456,32 +1456,11 @@ def test_who_gives_up_waiting_leaves_the_transaction_of_another_thread(
 OURS = os.path.dirname(base.__file__)
 
 
-def interrupted_at(count, call):
-    """Interrupt a call where it calls our count-th function; return whether it has called so many."""
-    left = [count]
-
-    def trace(frame, event, argument):
-        # What an interrupt does in a callback of a weak reference is only told, not raised.
-        if frame.f_code.co_filename.startswith(OURS):
-            left[0] -= 1
-            if left[0] == 0:
-                raise KeyboardInterrupt
-
-    before = sys.gettrace()
-    gc.disable()
-    sys.settrace(trace)
-    try:
-        call()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(before)
-        gc.enable()
-    return False
-
-
 @pytest.mark.parametrize("how", ["set", "metadata", "transaction"])
-def test_an_interrupt_at_any_call_leaves_the_store_usable(store, how):
+def test_an_interrupt_at_any_call_leaves_the_store_usable(store, how, interrupted):
+    def ours(frame):
+        return frame.f_code.co_filename.startswith(OURS)
+
     def in_transaction():
         with store.transaction("t"):
             put(store, "a")
@@ -1494,7 +1473,7 @@ def test_an_interrupt_at_any_call_leaves_the_store_usable(store, how):
     put(store, "a")
     connection = store._handle().connection
     count = 1
-    while interrupted_at(count, call):
+    while interrupted(call, ours, count, event="call"):
         count += 1
         assert not connection.in_transaction
         store._state.unit = None

@@ -6,7 +6,6 @@ import gc
 import io
 import logging
 import os
-import sys
 import threading
 
 import pytest
@@ -32,38 +31,10 @@ class Tty(io.StringIO):
         return True
 
 
-def call_at(number, files, come_in, function):
-    """Call a function, and another one at the line of these files that has this number.
-
-    Returns whether there were so many.
-    """
-    passed = 0
-
-    def trace(frame, event, _):
-        nonlocal passed
-        if event == "line" and passed <= number:
-            passed += 1
-            if passed > number:
-                come_in()
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(lambda frame, *rest: trace if frame.f_code.co_filename in files else None)
-    try:
-        function()
-    finally:
-        sys.settrace(before)
-    return passed > number
-
-
-def interrupt():
-    raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("mode", ["bar", "lines"])
 @pytest.mark.parametrize("action", ["start", "step", "end", "write", "close"])
-def test_an_interrupt_at_any_line_leaves_the_display_usable(clock, mode, action):
-    number = 0
+def test_an_interrupt_at_any_line_leaves_the_display_usable(clock, mode, action, interrupted):
+    number = 1
     while True:
         manager, stream = EventManager(), Tty()
         display = ProgressDisplay(manager, stream=stream, clock=clock, mode=mode)
@@ -78,11 +49,8 @@ def test_an_interrupt_at_any_line_leaves_the_display_usable(clock, mode, action)
             "write": lambda display=display: display.write("text"),
             "close": display.close,
         }
-        try:
-            if not call_at(number, {_screen.__file__}, interrupt, actions[action]):
-                break
-        except KeyboardInterrupt:
-            pass
+        if not interrupted(actions[action], {_screen.__file__}, number):
+            break
         number += 1
         stream.seek(0)
         stream.truncate()
@@ -97,8 +65,8 @@ def test_an_interrupt_at_any_line_leaves_the_display_usable(clock, mode, action)
     assert number > 5
 
 
-def test_an_operation_may_end_wherever_another_one_is_being_removed(clock):
-    number = 0
+def test_an_operation_may_end_wherever_another_one_is_being_removed(clock, interrupted):
+    number = 1
     while True:
         manager, stream = EventManager(), Tty()
         display = ProgressDisplay(manager, stream=stream, clock=clock)
@@ -108,7 +76,7 @@ def test_an_operation_may_end_wherever_another_one_is_being_removed(clock):
             one.start()
         files = {_screen.__file__, _nesting.__file__}
         # As a finalizer does, which garbage collection runs.
-        if not call_at(number, files, running["a"].end, running["c"].end):
+        if not interrupted(running["c"].end, files, number, lambda _: running["a"].end()):  # noqa: B023
             break
         number += 1
         left = [entry.operation.operation_id for entry in display._screen._forest.walk()]
