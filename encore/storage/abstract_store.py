@@ -146,7 +146,7 @@ class AbstractReadOnlyStore(ABC):
             At least 'type', 'readonly', 'authorizing'; 'transactional' (transaction() is one);
             'conditional' (if_match and if_none_match work); 'streaming' (values may be larger than
             memory); 'durable': 'none', 'process' (survives the end of the process) or 'power'
-            (survives power loss).
+            (survives power loss). Also 'max_key_bytes' where that is less than 1024.
         """
         return {
             "type": type(self).__name__,

@@ -1,7 +1,18 @@
 """The base of stores around another store.
 
 It forwards every method, so that what the inner store does fast stays fast, and tells each change
-that it caused as its own, besides what the inner store tells. A wrapper overrides what differs.
+that it caused as its own, besides what the inner store tells. A wrapper overrides what differs:
+public methods, or these hooks:
+
+===============  ====================================================================================
+``_write``       what is done for set, set_data, set_metadata, update_metadata and delete
+``_call``        how a method that changes a store within is called
+``_translate``   what a change of a store within is in this one
+``_context``     the transaction within
+===============  ====================================================================================
+
+A method that follows from one that a subclass overrides (``to_bytes`` from ``get``, ``multiset`` from
+``set``) is not forwarded in that subclass any more: it is what the contract derives.
 
 A store that does not tell its changes to observers, because it was written for EnCore 0.8, is
 looked at before and after each change.
@@ -9,25 +20,14 @@ looked at before and after each change.
 
 from __future__ import annotations
 
-from ..events.package_globals import get_event_manager
-from ._changes import (
-    Change,
-    ChangeTeller,
-    ThreadState,
-    TransactionContext,
-    Unit,
-    has_listeners,
-)
+from ._changes import Change, ChangeTeller, TransactionContext, Unit, has_listeners
 from ._keys import check_key
-from ._metadata import check_criteria, check_names, copy_of, matches, normalise
+from ._metadata import normalise
 from ._progress import progress, progress_wanted
+from ._reading_wrapper import ReadingWrapper, derive
 from ._streams import BUFFER_SIZE, CountingStream, check_buffer_size, check_readable
 from ._transactions import DummyTransactionContext
-from .abstract_store import (
-    AbstractAuthorizingStore,
-    AbstractReadOnlyStore,
-    AbstractStore,
-)
+from .abstract_store import AbstractReadOnlyStore, AbstractStore
 from .errors import StoreError
 from .events import (
     StoreDeleteEvent,
@@ -41,22 +41,35 @@ from .value import Value, check_value
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable
     from contextlib import AbstractContextManager
     from typing import Any, BinaryIO
 
-    from ..events.abstract_event_manager import BaseEventManager
     from ._changes import Observer
     from ._streams import Readable
-    from .maintenance import Finding
 
     Metadata = dict[str, Any]
     Path = str | os.PathLike[str]
 
 __all__ = ["WrapperStore"]
 
+_FOLLOWS = {
+    # Not from what only reads: the inner store merges without a gap in between.
+    "set_data": ("set",),
+    "set_metadata": ("set",),
+    "update_metadata": ("set_metadata",),
+    "from_bytes": ("set_data", "_write"),
+    "from_file": ("set_data", "_write"),
+    "multiset": ("set", "_write"),
+    "multiset_data": ("set_data", "_write"),
+    "multiset_metadata": ("set_metadata", "_write"),
+    "multiupdate_metadata": ("update_metadata", "_write"),
+    "copy": ("set", "get", "_write"),
+    "move": ("set", "get", "delete", "_write"),
+}
 
-class WrapperStore(ChangeTeller, AbstractStore):
+
+class WrapperStore(ReadingWrapper, AbstractStore):
     """A store that does what another one does.
 
     Parameters
@@ -66,142 +79,11 @@ class WrapperStore(ChangeTeller, AbstractStore):
     event_manager : BaseEventManager, optional
     """
 
-    def __init__(
-        self, store: AbstractReadOnlyStore, *, event_manager: BaseEventManager | None = None
-    ) -> None:
-        if not isinstance(store, AbstractReadOnlyStore):
-            raise TypeError(
-                f"{type(self).__name__} wraps a store, not {type(store).__name__}: {store!r:.80}"
-            )
-        super().__init__(event_manager=event_manager)
-        self.store = store
-        self._prepare()
-
-    def _prepare(self) -> None:
-        self._state = ThreadState()
-        self._connected_it = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        transient = {"event_manager", "_state", "_connected_it"}
-        return {name: value for name, value in self.__dict__.items() if name not in transient}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.event_manager = get_event_manager()
-        self._prepare()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.store!r})"
-
-    # Life cycle
-
-    def connect(self, credentials: Any = None) -> None:
-        if not self.store.is_connected():
-            self.store.connect(credentials)
-            self._connected_it = True
-
-    def disconnect(self) -> None:
-        if self._connected_it:
-            self.store.disconnect()
-            self._connected_it = False
-
-    def is_connected(self) -> bool:
-        return self.store.is_connected()
-
-    def info(self) -> dict[str, Any]:
-        return {
-            **super().info(),
-            "readonly": not isinstance(self.store, AbstractStore),
-            **self.store.info(),
-            "type": type(self).__name__,
-            # The inner store's permissions cannot be reached through here.
-            "authorizing": isinstance(self, AbstractAuthorizingStore),
-        }
-
-    # Reading
-
-    def get(self, key: str) -> Value:
-        return self.store.get(key)
-
-    def get_data(self, key: str) -> BinaryIO:
-        return self.store.get_data(key)
-
-    def get_data_range(
-        self, key: str, start: int | None = None, end: int | None = None
-    ) -> BinaryIO:
-        return self.store.get_data_range(key, start, end)
-
-    def get_metadata(self, key: str, select: Iterable[str] | None = None) -> Metadata:
-        return self.store.get_metadata(key, select)
-
-    def exists(self, key: str) -> bool:
-        return self.store.exists(key)
-
-    def to_bytes(self, key: str, buffer_size: int = BUFFER_SIZE) -> bytes:
-        data: bytes = self._unless_watched().to_bytes(key, buffer_size)
-        return data
-
-    def to_file(self, key: str, path: Path | BinaryIO, buffer_size: int = BUFFER_SIZE) -> None:
-        self._unless_watched().to_file(key, path, buffer_size)
-
-    def _unless_watched(self) -> Any:
-        """Return the inner store, or what the contract derives where somebody wants to see this store's progress."""
-        return super() if progress_wanted(self.event_manager) else self.store
-
-    def multiget(self, keys: Iterable[str]) -> Iterator[Value]:
-        return self.store.multiget(keys)
-
-    def multiget_data(self, keys: Iterable[str]) -> Iterator[BinaryIO]:
-        return self.store.multiget_data(keys)
-
-    def multiget_metadata(
-        self, keys: Iterable[str], select: Iterable[str] | None = None
-    ) -> Iterator[Metadata]:
-        return self.store.multiget_metadata(keys, select)
-
-    def query(
-        self,
-        /,
-        select: Iterable[str] | None = None,
-        *,
-        where: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> Iterator[tuple[str, Metadata]]:
-        if where is None:
-            return self.store.query(select, **kwargs)
-        if isinstance(self.store, ChangeTeller):
-            return self.store.query(select, where=where, **kwargs)
-        names = check_names(select)
-        criteria = check_criteria(where, kwargs)
-        if criteria is None:
-            return iter(())
-        return (
-            (key, copy_of(metadata, names))
-            for key, metadata in self.store.query()
-            if matches(metadata, criteria)
-        )
-
-    def query_keys(
-        self, /, *, where: Mapping[str, Any] | None = None, **kwargs: Any
-    ) -> Iterator[str]:
-        if where is None:
-            return self.store.query_keys(**kwargs)
-        if isinstance(self.store, ChangeTeller):
-            return self.store.query_keys(where=where, **kwargs)
-        return (key for key, _ in self.query(where=where, **kwargs))
-
-    def glob(self, pattern: str) -> Iterator[str]:
-        return self.store.glob(pattern)
-
-    def keys(
-        self, prefix: str = "", start_after: str | None = None, limit: int | None = None
-    ) -> Iterator[str]:
-        return self.store.keys(prefix, start_after, limit)
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        derive(cls, WrapperStore, AbstractStore, _FOLLOWS)
 
     # Writing
-
-    def check(self) -> list[Finding]:
-        return self.store.check()
 
     def set(
         self,
@@ -215,7 +97,7 @@ class WrapperStore(ChangeTeller, AbstractStore):
         given = self._conditions(if_match, if_none_match)
         if not progress_wanted(self.event_manager):
             with self._changing(key) as call:
-                call("set", key, value, buffer_size, **given)
+                self._write(call, "set", key, value, buffer_size, **given)
             return
         check_key(key)
         check_buffer_size(buffer_size)
@@ -225,7 +107,9 @@ class WrapperStore(ChangeTeller, AbstractStore):
                 self._changing(key) as call,
                 progress(self, "Writing", key, lambda: metadata, size) as step,
             ):
-                call("set", key, (CountingStream(stream, step), metadata), buffer_size, **given)
+                self._write(
+                    call, "set", key, (CountingStream(stream, step), metadata), buffer_size, **given
+                )
 
     def set_data(
         self,
@@ -239,22 +123,35 @@ class WrapperStore(ChangeTeller, AbstractStore):
         given = self._conditions(if_match, if_none_match)
         if not progress_wanted(self.event_manager):
             with self._changing(key) as call:
-                call("set_data", key, data, buffer_size, **given)
+                self._write(call, "set_data", key, data, buffer_size, **given)
             return
         check_key(key)
         check_buffer_size(buffer_size)
         check_readable(data)
         with (
             self._changing(key) as call,
-            progress(self, "Writing", key, lambda: self._metadata_of(key) or {}, None) as step,
+            progress(self, "Writing", key, lambda: metadata_of(self, key) or {}, None) as step,
         ):
-            call("set_data", key, CountingStream(data, step), buffer_size, **given)
+            self._write(call, "set_data", key, CountingStream(data, step), buffer_size, **given)
 
-    def _metadata_of(self, key: str) -> Metadata | None:
-        try:
-            return self.store.get_metadata(key)
-        except KeyError:
-            return None
+    def _write(
+        self, call: Changing, method: str, key: str, /, *args: Any, **conditions: Any
+    ) -> None:
+        """Do what one of the methods does that change one key.
+
+        Parameters
+        ----------
+        call : Changing
+            Calls a method of the inner store: ``call(method, key, ...)``.
+        method : {'set', 'set_data', 'set_metadata', 'update_metadata', 'delete'}
+        key : str
+            As the caller gave it.
+        *args
+            The others that the method takes by position.
+        **conditions
+            'if_match' or 'if_none_match', if it was given.
+        """
+        call(method, key, *args, **conditions)
 
     def set_metadata(
         self,
@@ -265,7 +162,9 @@ class WrapperStore(ChangeTeller, AbstractStore):
         if_none_match: str | None = None,
     ) -> None:
         with self._changing(key) as call:
-            call("set_metadata", key, metadata, **self._conditions(if_match, if_none_match))
+            self._write(
+                call, "set_metadata", key, metadata, **self._conditions(if_match, if_none_match)
+            )
 
     def update_metadata(
         self,
@@ -276,13 +175,15 @@ class WrapperStore(ChangeTeller, AbstractStore):
         if_none_match: str | None = None,
     ) -> None:
         with self._changing(key) as call:
-            call("update_metadata", key, metadata, **self._conditions(if_match, if_none_match))
+            self._write(
+                call, "update_metadata", key, metadata, **self._conditions(if_match, if_none_match)
+            )
 
     def delete(
         self, key: str, *, if_match: str | None = None, if_none_match: str | None = None
     ) -> None:
         with self._changing(key) as call:
-            call("delete", key, **self._conditions(if_match, if_none_match))
+            self._write(call, "delete", key, **self._conditions(if_match, if_none_match))
 
     def from_bytes(self, key: str, data: bytes, buffer_size: int = BUFFER_SIZE) -> None:
         self._forward("from_bytes", key, data, buffer_size)
@@ -331,47 +232,36 @@ class WrapperStore(ChangeTeller, AbstractStore):
 
     # Telling changes
 
-    def _changing(self, key: str | None) -> _Changing:
+    def _changing(self, key: str | None) -> Changing:
         """Give a function that calls a method of the inner store; tell what it changed at the end."""
-        return _Changing(self, key)
+        return Changing(self, key)
 
     def _call(
-        self,
-        inner: AbstractStore,
-        unit: Unit,
-        observer: Observer | None,
-        key: str | None,
-        method: str,
-        *args: Any,
-        **kwargs: Any,
+        self, changing: Changing, store: AbstractStore, method: str, /, *args: Any, **kwargs: Any
     ) -> None:
-        if isinstance(inner, ChangeTeller):
-            state = inner._state
+        """Call a method of a store within, and have `changing` observe what it changes."""
+        if isinstance(store, ChangeTeller):
+            state = store._state
             outer = state.observer
-            state.observer = lambda change: self._observe(observer, change)
+            state.observer = changing.observe
             try:
-                getattr(inner, method)(*args, **kwargs)
+                getattr(store, method)(*args, **kwargs)
             finally:
                 state.observer = outer
             return
-        assert key is not None
-        before = self._metadata_of(key)
-        getattr(inner, method)(*args, **kwargs)
-        after = self._metadata_of(key)
+        key = args[0]
+        before = metadata_of(store, key)
+        getattr(store, method)(*args, **kwargs)
+        after = metadata_of(store, key)
         if after is not None:
             kind: Any = StoreSetEvent if before is None else StoreUpdateEvent
-            unit.changes.append(Change(kind, key, after, observer))
+            changing.observe(Change(kind, key, after))
         elif before is not None:
-            unit.changes.append(Change(StoreDeleteEvent, key, before, observer))
+            changing.observe(Change(StoreDeleteEvent, key, before))
 
-    def _observe(self, observer: Observer | None, change: Change) -> None:
-        mine = change._replace(observer=observer)
-        unit = self._state.unit
-        if unit is None:
-            # The inner store is in a transaction that was not begun here.
-            self._tell(mine)
-        else:
-            unit.changes.append(mine)
+    def _translate(self, change: Change) -> Change | None:
+        """Return what a change of a store within is in this store; None if it cannot be seen here."""
+        return change
 
     # Transactions
 
@@ -384,10 +274,14 @@ class WrapperStore(ChangeTeller, AbstractStore):
             return TransactionContext(self, notes)
         return DummyTransactionContext(self)
 
-    def _enter(self, notes: str) -> None:
+    def _context(self, notes: str) -> AbstractContextManager[Any]:
+        """Return the transaction within that one of this store is."""
         assert isinstance(self.store, AbstractStore)
+        return self.store.transaction(notes)
+
+    def _enter(self, notes: str) -> None:
         state = self._state
-        context = self.store.transaction(notes)
+        context = self._context(notes)
         context.__enter__()
         outer = state.unit
         if outer is None or not outer.marks:
@@ -424,18 +318,14 @@ class WrapperStore(ChangeTeller, AbstractStore):
                         self._tell(change)
 
 
-class _Changing:
-    """A block of a WrapperStore that calls a method of the inner store, and tells what it changed."""
+class Changing:
+    """A block of a WrapperStore that calls methods of stores within, and tells what they changed."""
 
     def __init__(self, wrapper: WrapperStore, key: str | None) -> None:
         self._wrapper = wrapper
         self._key = key
 
-    def __enter__(self) -> _Changing:
-        inner = self._wrapper.store
-        if not isinstance(inner, AbstractStore):
-            raise StoreError(f"{inner!r} can only be read", key=self._key)
-        self._inner = inner
+    def __enter__(self) -> Changing:
         state = self._wrapper._state
         # What listeners, and the stream, do meanwhile is their own doing.
         self._observer, state.observer = state.observer, None
@@ -446,10 +336,31 @@ class _Changing:
         self._unit = unit
         return self
 
-    def __call__(self, method: str, *args: Any, **kwargs: Any) -> None:
-        self._wrapper._call(
-            self._inner, self._unit, self._observer, self._key, method, *args, **kwargs
-        )
+    def __call__(self, method: str, /, *args: Any, **kwargs: Any) -> None:
+        """Call a method of the inner store."""
+        self.on(self._wrapper.store, method, *args, **kwargs)
+
+    def on(self, store: AbstractReadOnlyStore, method: str, /, *args: Any, **kwargs: Any) -> None:
+        """Call a method of a store within."""
+        if not isinstance(store, AbstractStore):
+            raise StoreError(f"{store!r} can only be read", key=self._key)
+        self._wrapper._call(self, store, method, *args, **kwargs)
+
+    def observe(self, change: Change) -> None:
+        """Take note of a change of a store within."""
+        mine = self._wrapper._translate(change)
+        if mine is not None:
+            self.add(mine)
+
+    def add(self, change: Change) -> None:
+        """Take note of a change of the wrapper."""
+        mine = change._replace(observer=self._observer)
+        unit = self._wrapper._state.unit
+        if unit is None:
+            # The store within is in a transaction that was not begun here.
+            self._wrapper._tell(mine)
+        else:
+            unit.changes.append(mine)
 
     def __exit__(self, *exc_info: object) -> None:
         state = self._wrapper._state
@@ -458,6 +369,14 @@ class _Changing:
             for change in self._unit.changes:
                 self._wrapper._tell(change)
         state.observer = self._observer
+
+
+def metadata_of(store: AbstractReadOnlyStore, key: str) -> Metadata | None:
+    """Return the metadata of a key, None if it is not there."""
+    try:
+        return store.get_metadata(key)
+    except KeyError:
+        return None
 
 
 class open_value:

@@ -814,3 +814,71 @@ def test_repr_shows_what_is_wrapped():
     assert {StoreTransactionStartEvent, StoreTransactionEndEvent} <= set(
         StoreTransactionEvent.__subclasses__()
     )
+
+
+# What follows from what a subclass overrides
+
+
+class Reversed(WrapperStore):
+    """Data backwards; says no more than what it must."""
+
+    def get(self, key):
+        value = self.store.get(key)
+        with value.data as stream:
+            return StringValue(stream.read()[::-1], value.metadata)
+
+    def set(self, key, value, buffer_size=1 << 20, **conditions):
+        data, metadata = value if isinstance(value, tuple) else (value.data, value.metadata)
+        super().set(key, (io.BytesIO(data.read()[::-1]), metadata), buffer_size, **conditions)
+
+
+def test_what_follows_from_an_overridden_method_follows_it(tmp_path):
+    inner = DictMemoryStore(event_manager=EventManager())
+    store = Reversed(inner, event_manager=EventManager())
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    stream = io.BytesIO
+    writes = {
+        "set": lambda: store.set("k", (stream(b"abc"), {"n": 1})),
+        "set_data": lambda: store.set_data("k", stream(b"abc")),
+        "from_bytes": lambda: store.from_bytes("k", b"abc"),
+        "from_file": lambda: store.from_file("k", path),
+        "multiset": lambda: store.multiset(["k"], [(stream(b"abc"), {"n": 1})]),
+        "multiset_data": lambda: store.multiset_data(["k"], [stream(b"abc")]),
+        "copy": lambda: store.copy("abc", "k"),
+        "move": lambda: store.move("abc", "k"),
+    }
+    for write in writes.values():
+        inner.from_bytes("k", b"")
+        inner.from_bytes("abc", b"cba")
+        write()
+        assert inner.to_bytes("k") == b"cba"
+    store.set_metadata("k", {"n": 2})
+    store.update_metadata("k", {"m": 3})
+    assert inner.to_bytes("k") == b"cba"
+    assert store.get_metadata("k") == {"n": 2, "m": 3}
+    reads = {
+        "get_data": lambda: store.get_data("k").read(),
+        "get_data_range": lambda: store.get_data_range("k", 0, 3).read(),
+        "to_bytes": lambda: store.to_bytes("k"),
+        "to_file": lambda: store.to_file("k", path) or path.read_bytes(),
+        "multiget": lambda: next(store.multiget(["k"])).data.read(),
+        "multiget_data": lambda: next(store.multiget_data(["k"])).read(),
+        "mapping": lambda: store.mapping()["k"],
+    }
+    for read in reads.values():
+        assert read() == b"abc"
+
+
+def test_what_a_subclass_of_a_subclass_overrides_counts_too():
+    class Loud(Reversed):
+        def query(self, select=None, *, where=None, **kwargs):
+            found = super().query(select, where=where, **kwargs)
+            return ((key, metadata) for key, metadata in found if key != "hidden")
+
+    store = Loud(DictMemoryStore(), event_manager=EventManager())
+    store.multiset(["a", "hidden"], [(io.BytesIO(b""), {})] * 2)
+    for found in (store.query_keys(), store.glob("*"), store.keys()):
+        assert list(found) == ["a"]
+    assert WrapperStore.glob is not Loud.glob
+    assert Reversed.glob is WrapperStore.glob

@@ -211,19 +211,15 @@ BAD_KEYS: list[tuple[Any, type[Exception]]] = [
     ("\u00e9" * 513, ValueError),
 ]
 
-LONG_KEYS: list[str] = [
-    "k" * 255,
-    "k" * 256,
-    "k" * 1023 + "a",
-    "K" * 1023 + "a",
-    "\u00e9" * 512,
-    "\U0001f600" * 256,
-    "/" * 1024,
-    "../" * 341,
-    "%" * 1024,
-    "a." * 512,
-    "k" * 1023 + "b",
-]
+
+def long_keys(limit: int) -> list[str]:
+    """Return keys of at most `limit` bytes in UTF-8, most of them just that long."""
+    longest = [
+        text * (limit // size) for text, size in (("\u00e9", 2), ("\U0001f600", 4), ("a.", 2))
+    ]
+    dots = ["/" * limit, "../" * (limit // 3), "%" * limit]
+    ends = [letter * (limit - 1) + end for letter, end in ("ka", "Ka", "kb")]
+    return ["k" * 255, "k" * 256, *ends, *longest, *dots]
 
 
 def nested(depth: int) -> Any:

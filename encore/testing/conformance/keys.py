@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from ._case import Closed, StoreCase
-from ._samples import BAD_KEYS, LONG_KEYS, LOOK_ALIKES, ODD_KEYS
+from ._samples import BAD_KEYS, LOOK_ALIKES, ODD_KEYS, long_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,9 +86,16 @@ class Keys(StoreCase):
         opaque."""
         self.check_keys(list(dict.fromkeys([*ODD_KEYS, *self.own_names])))
 
-    def test_keys_up_to_1024_bytes_work(self) -> None:
-        """Key: at most 1024 bytes encoded."""
-        self.check_keys(LONG_KEYS)
+    def test_long_keys_work(self) -> None:
+        """Key: at most 1024 bytes encoded, or info()['max_key_bytes'], where a store that spends
+        some of them on a prefix says so."""
+        limit = self.info.get("max_key_bytes", 1024)
+        self.check_keys(long_keys(limit))
+        for call in reading_calls(self.store, "k" * (limit + 1)):
+            self.refused(ValueError, call)
+        self.put("there")
+        for call in writing_calls(self.store, "k" * (limit + 1)):
+            self.refused(ValueError, call)
 
     def test_look_alikes_are_different_keys(self) -> None:
         """Keys are opaque: a, ./a, a/../a, A, a%2F and the NFC and NFD forms of one word are all

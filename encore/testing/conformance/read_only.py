@@ -89,7 +89,7 @@ class ReadOnlyStoreConformance(Listing, Opening, Ranges, Readers):
             "..",
             ".",
             "/",
-            "k" * 1024,
+            "k" * self.info.get("max_key_bytes", 1024),
         ):
             self.assertIs(store.exists(key), False, f"exists({key!r})")
             for call in reading_calls(store, key):
