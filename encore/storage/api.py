@@ -12,7 +12,7 @@ if TYPE_CHECKING:
         AbstractStore,
     )
     from .base_store import BaseReadOnlyStore, BaseStore
-    from .copying import CopyReport, copy_store
+    from .copying import CopyReport, copy_store, sync_store
     from .dict_memory_store import DictMemoryStore
     from .directory_store import DirectoryStore, LeftOut
     from .errors import AuthorizationError, PreconditionError, StoreError, StoreOSError
@@ -38,11 +38,15 @@ if TYPE_CHECKING:
         FileSystemStoreError,
         init_shared_store,
     )
+    from .hash_prefix_store import HashPrefixStore
     from .locking_filesystem_store import LockingFileSystemStore
     from .maintenance import Finding
     from .mapping import ReadOnlyStoreMapping, StoreMapping
     from .opener import open_store
     from .overlay_store import OverlayStore
+    from .prefix_store import PrefixStore
+    from .read_only_store import ReadOnlyStore
+    from .renaming_store import RenamingStore
     from .sqlite_store import SqliteStore
     from .string_value import StringValue
     from .url_value import URLValue
@@ -64,12 +68,16 @@ __all__ = [
     "FileSystemStoreError",
     "FileValue",
     "Finding",
+    "HashPrefixStore",
     "LeftOut",
     "LockError",
     "LockingFileSystemStore",
     "OverlayStore",
     "PreconditionError",
+    "PrefixStore",
+    "ReadOnlyStore",
     "ReadOnlyStoreMapping",
+    "RenamingStore",
     "SharedFileLock",
     "SqliteStore",
     "StoreDeleteEvent",
@@ -95,6 +103,7 @@ __all__ = [
     "copy_store",
     "init_shared_store",
     "open_store",
+    "sync_store",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -102,7 +111,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "abstract_store": "AbstractAuthorizingStore AbstractReadOnlyStore AbstractStore",
         "base_store": "BaseReadOnlyStore BaseStore",
-        "copying": "CopyReport copy_store",
+        "copying": "CopyReport copy_store sync_store",
         "dict_memory_store": "DictMemoryStore",
         "directory_store": "DirectoryStore LeftOut",
         "errors": "AuthorizationError PreconditionError StoreError StoreOSError",
@@ -115,7 +124,11 @@ __getattr__, __dir__ = lazy_names(
         "file_lock": "FileLock LockError SharedFileLock",
         "file_value": "FileValue",
         "filesystem_store": "FileSystemStore FileSystemStoreError init_shared_store",
+        "hash_prefix_store": "HashPrefixStore",
         "overlay_store": "OverlayStore",
+        "prefix_store": "PrefixStore",
+        "read_only_store": "ReadOnlyStore",
+        "renaming_store": "RenamingStore",
         "maintenance": "Finding",
         "locking_filesystem_store": "LockingFileSystemStore",
         "mapping": "ReadOnlyStoreMapping StoreMapping",

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 import pytest
 
 from encore.events.api import Cancelled, EventManager
-from encore.storage import copying
+from encore.storage import _copier, _transfer
 from encore.storage.abstract_store import AbstractStore
 from encore.storage.copying import CopyReport, copy_store
 from encore.storage.dict_memory_store import DictMemoryStore
@@ -23,6 +23,7 @@ from encore.storage.events import (
 from encore.storage.sqlite_store import SqliteStore
 from encore.storage.string_value import StringValue
 from encore.storage.value import Value
+from encore.storage.wrapper_store import WrapperStore
 
 
 class Watched(DictMemoryStore):
@@ -177,7 +178,7 @@ def test_other_metadata_are_set_without_the_data(source, target, policy):
 
 def test_the_same_etag_needs_no_look_at_the_data(source, target, monkeypatch):
     target._store = dict(source._store)
-    monkeypatch.setattr(copying, "_digest", None)
+    monkeypatch.setattr(_transfer, "_digest", None)
     assert outcome(copy_store(source, target)) == ([], ALL, [])
 
 
@@ -227,20 +228,20 @@ def test_keyboard_interrupt_passes_and_leaves_the_target_whole(source, target):
 
 
 def test_batches_are_transactions_of_limited_size(source, target, monkeypatch):
-    monkeypatch.setattr(copying, "_BATCH_KEYS", 2)
+    monkeypatch.setattr(_copier, "_BATCH_KEYS", 2)
     begun = []
     target.event_manager.connect(StoreTransactionStartEvent, begun.append)
     copy_store(source, target)
     assert len(begun) == 3
-    monkeypatch.setattr(copying, "_BATCH_KEYS", 1000)
-    monkeypatch.setattr(copying, "_BATCH_BYTES", 10)
+    monkeypatch.setattr(_copier, "_BATCH_KEYS", 1000)
+    monkeypatch.setattr(_copier, "_BATCH_BYTES", 10)
     begun.clear()
     copy_store(source, target, on_conflict="overwrite")
     assert len(begun) == 3
 
 
 def test_a_transaction_that_fails_fails_its_keys_only(source, target, monkeypatch):
-    monkeypatch.setattr(copying, "_BATCH_KEYS", 2)
+    monkeypatch.setattr(_copier, "_BATCH_KEYS", 2)
     full = StoreError("disk full")
     target.trouble["commit"] = full
     report = copy_store(source, target)
@@ -299,6 +300,18 @@ def test_stores_of_the_old_style_can_be_copied_and_filled(source):
     assert old.values["k1"] == (b"data1", {"n": 1})
 
 
+def test_a_large_value_reaches_a_store_that_reads_all_at_once(monkeypatch):
+    data = bytes(range(256)) * (_transfer.BUFFER_SIZE // 100)
+    source, target = DictMemoryStore(event_manager=EventManager()), Bare()
+    source.from_bytes("large", data)
+    for progress in (False, True):
+        if progress:
+            target.event_manager.connect(StoreProgressEvent, lambda event: None)
+        target.values.clear()
+        copy_store(source, WrapperStore(target, event_manager=target.event_manager))
+        assert target.values == {"large": (data, {})}
+
+
 def progress_of(source, target, **arguments):
     events, seen = EventManager(), []
     events.connect(StoreProgressEvent, seen.append)
@@ -343,9 +356,9 @@ def test_progress_ends_when_the_copy_is_interrupted(source, target):
 
 
 def test_progress_moves_inside_a_large_value(source, target, monkeypatch):
-    monkeypatch.setattr(copying, "BUFFER_SIZE", 2)
+    monkeypatch.setattr(_transfer, "BUFFER_SIZE", 2)
     _, seen = progress_of(source, target)
-    assert [event.step for event in seen[1:-1]][:5] == [2, 4, 5, 5, 7]
+    assert [event.step for event in seen[1:-1]][:5] == [2, 4, 5, 7, 9]
     target.from_bytes("k0", b"DATA0")
     _, seen = progress_of(source, target, on_conflict="overwrite")
     steps = [event.step for event in seen[1:-1]]
@@ -384,7 +397,7 @@ def test_a_cancelled_copy_keeps_the_keys_that_are_complete(source, target):
 
 
 def test_a_cancelled_copy_breaks_off_inside_a_large_value(target, monkeypatch):
-    monkeypatch.setattr(copying, "BUFFER_SIZE", 10)
+    monkeypatch.setattr(_transfer, "BUFFER_SIZE", 10)
     source = DictMemoryStore(event_manager=EventManager())
     source.from_bytes("large", b"x" * 1000)
     target.from_bytes("large", b"old")
@@ -429,7 +442,7 @@ def test_a_file_changed_meanwhile_fails_alone(tmp_path, target):
     source = DirectoryStore(tmp_path)
 
     def touch(event):
-        if event.step == 3_000_000 + copying.BUFFER_SIZE:
+        if event.step == 3_000_000 + _transfer.BUFFER_SIZE:
             with open(tmp_path / "b", "ab") as file:
                 file.write(b"more")
 
@@ -446,7 +459,7 @@ def test_a_store_is_not_copied_to_itself(source):
         copy_store(source, source)
 
 
-@pytest.mark.parametrize("policy", ["newer", "", None])
+@pytest.mark.parametrize("policy", ["new", "", None])
 def test_unknown_policies_are_refused(source, target, policy):
     with pytest.raises(ValueError, match="error, skip, overwrite"):
         copy_store(source, target, on_conflict=policy)

@@ -1,0 +1,383 @@
+"""copy_store() with threads, by the clock, and sync_store()."""
+
+from __future__ import annotations
+
+import io
+import threading
+
+import pytest
+
+from encore.events.api import Cancelled, EventManager
+from encore.storage import _copier, _transfer
+from encore.storage.abstract_store import AbstractStore
+from encore.storage.copying import copy_store, sync_store
+from encore.storage.dict_memory_store import DictMemoryStore
+from encore.storage.errors import StoreError
+from encore.storage.events import StoreModificationEvent, StoreProgressEvent
+from encore.storage.read_only_store import ReadOnlyStore
+from encore.storage.string_value import StringValue
+
+KEYS = [f"k{number:02}" for number in range(20)]
+DEADLINE = 30
+
+
+class Far(AbstractStore):
+    """A store without transactions, which notes the threads that use it."""
+
+    def __init__(self, contents=None):
+        super().__init__(event_manager=EventManager())
+        self.contents = {} if contents is None else contents
+        self.threads = {}
+        self.trouble = {}
+        self.hook = lambda action, key: None
+
+    def note(self, action, key):
+        self.threads.setdefault(action, set()).add(threading.current_thread())
+        self.hook(action, key)
+        if (action, key) in self.trouble:
+            raise self.trouble[action, key]
+
+    def get(self, key):
+        self.note("get", key)
+        return self.contents[key]
+
+    def query(self, select=None, *, where=None, **kwargs):
+        return iter([(key, value.metadata) for key, value in self.contents.items()])
+
+    def set(self, key, value, buffer_size=1 << 20, **conditions):
+        self.note("set", key)
+        stream, metadata = value if isinstance(value, tuple) else (value.data, value.metadata)
+        self.contents[key] = StringValue(stream.read(), metadata)
+
+    def delete(self, key):
+        self.note("delete", key)
+        del self.contents[key]
+
+    def others(self, action):
+        return self.threads.get(action, set()) - {threading.main_thread()}
+
+
+def values(keys=KEYS):
+    return {key: StringValue(key.encode(), {"key": key}) for key in keys}
+
+
+def near(contents):
+    store = DictMemoryStore(event_manager=EventManager())
+    store.multiset(contents, contents.values())
+    return store
+
+
+def content(store):
+    return {key: (store.to_bytes(key), metadata) for key, metadata in store.query()}
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        (lambda: Far(values()), Far),
+        (lambda: Far(values()), lambda: near({})),
+        (lambda: near(values()), Far),
+        (lambda: ReadOnlyStore(near(values())), lambda: near({})),
+    ],
+    ids=["far to far", "far to near", "near to far", "read only"],
+)
+def test_threads_copy_all_and_report_in_order(source, target):
+    source, target = source(), target()
+    for expected in ((KEYS, []), ([], KEYS)):
+        report = copy_store(source, target)
+        assert (report.copied, report.skipped, report.failed) == (*expected, {})
+        assert content(target) == content(source)
+
+
+def test_a_far_source_is_read_by_several_threads_at_once():
+    source, target = Far(values()), near({})
+    barrier = threading.Barrier(4, timeout=DEADLINE)
+    first = iter(range(4))
+
+    def meet(action, key):
+        if next(first, None) is not None:
+            barrier.wait()
+
+    source.hook = meet
+    copy_store(source, target, workers=4)
+    assert len(source.others("get")) == 4
+    source = Far(values())
+    copy_store(source, near({}), workers=1)
+    assert not source.others("get")
+
+
+def test_a_far_target_is_written_by_several_threads_at_once():
+    source, target = near(values()), Far()
+    barrier = threading.Barrier(4, timeout=DEADLINE)
+    first = iter(range(4))
+    target.hook = lambda action, key: (
+        action == "set" and next(first, None) is not None and barrier.wait()
+    )
+    copy_store(source, target, workers=4)
+    assert len(target.others("set")) == 4
+
+
+def test_the_callers_transactions_are_seen():
+    source, target = near(values()), near({})
+    with source.transaction(), target.transaction():
+        source.from_bytes("new", b"new")
+        target.from_bytes("k01", b"k01")
+        assert copy_store(source, target).copied == sorted([*KEYS, "new"])
+    source = near(values())
+    with source.transaction():
+        source.from_bytes("new", b"new")
+        assert "new" in copy_store(source, Far()).copied
+
+
+@pytest.mark.parametrize("where", ["source", "target"])
+def test_failures_in_threads_stop_no_other_key(where):
+    source, target = Far(values()), Far()
+    error = StoreError("no")
+    store, action = {"source": (source, "get"), "target": (target, "set")}[where]
+    store.trouble[action, "k07"] = error
+    report = copy_store(source, target)
+    assert report.failed == {"k07": error}
+    assert len(report.copied) == 19
+
+
+def test_an_interrupt_in_a_thread_ends_the_copy():
+    source = Far(values())
+    source.trouble["get", "k03"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        copy_store(source, near({}))
+
+
+def test_not_much_is_read_ahead():
+    source = Far(values([f"k{number:03}" for number in range(200)]))
+    target = near({})
+    most = [0]
+    read = []
+    source.hook = lambda action, key: read.append(key)
+    target.event_manager.connect(
+        StoreModificationEvent,
+        lambda event: most.append(len(read) - len(target._store)),
+    )
+    copy_store(source, target, workers=2)
+    assert max(most) <= 5
+
+
+def test_a_short_read_is_a_failure():
+    source = Far(values())
+
+    source.contents["k05"].size = 1000
+    target = near({})
+    report = copy_store(source, target)
+    assert list(report.failed) == ["k05"]
+    assert not target.exists("k05")
+
+
+def test_progress_of_threads(monkeypatch):
+    monkeypatch.setattr(_transfer, "BUFFER_SIZE", 1)
+    monkeypatch.setattr(_copier, "_LOOK", 0.001)
+    for source, target in ((Far(values()), Far()), (Far(values()), near({}))):
+        events, seen, threads = EventManager(), [], set()
+        events.connect(
+            StoreProgressEvent,
+            lambda event: (seen.append(event), threads.add(threading.current_thread())),  # noqa: B023
+        )
+        copy_store(source, target, event_manager=events)
+        size = sum(map(len, KEYS))
+        steps = [event.step for event in seen[1:-1]]
+        assert seen[0].steps == steps[-1] == size
+        assert steps == sorted(set(steps))
+        assert threads == {threading.main_thread()}
+        assert content(source) == content(target)
+
+
+def test_a_cancelled_copy_of_threads_keeps_what_is_complete():
+    class Cancel:
+        cancelled = False
+
+    cancel = Cancel()
+    source, target = Far(values()), Far()
+
+    def stop(action, key):
+        if action == "set" and key == "k05":
+            cancel.cancelled = True
+
+    target.hook = stop
+    with pytest.raises(Cancelled) as caught:
+        copy_store(source, target, cancel=cancel, workers=2)
+    assert set(caught.value.report.copied) <= set(target.contents) != set(KEYS)
+    assert content(target).items() <= content(source).items()
+    assert len(copy_store(source, target).copied) + len(target.contents) >= 20
+    assert content(target) == content(source)
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_too_few_workers(workers):
+    with pytest.raises(ValueError, match="worker"):
+        copy_store(near({}), near({}), workers=workers)
+
+
+@pytest.mark.parametrize("workers", [1.5, "4", True, None])
+def test_workers_that_are_no_number(workers):
+    with pytest.raises(TypeError, match="workers"):
+        copy_store(near({}), near({}), workers=workers)
+
+
+# Newer
+
+
+@pytest.fixture
+def dated():
+    """Two stores, with data of both ages in each."""
+    source, target = near({}), near({})
+    for store, newer in ((source, "a"), (target, "b")):
+        for key in "abcd":
+            at = 200.0 if key == newer else 100.0
+            name = b"source" if store is source else b"target"
+            store._store[key] = (name, {}, at, at)
+    return source, target
+
+
+def test_only_what_is_newer_is_written(dated):
+    source, target = dated
+    source.set("e", (io.BytesIO(b"source"), {}))
+    report = copy_store(source, target, on_conflict="newer")
+    assert (report.copied, report.skipped, report.failed) == (["a", "e"], ["b", "c", "d"], {})
+    assert target.to_bytes("a") == b"source"
+    assert target.to_bytes("c") == b"target"
+
+
+def test_metadata_that_are_newer_are_set(dated):
+    source, target = dated
+    for key in "ab":
+        target._store[key] = (b"source", {"old": key}, *target._store[key][2:])
+    assert copy_store(source, target, on_conflict="newer").copied == ["a"]
+    assert target.get_metadata("a") == {}
+    assert target.get_metadata("b") == {"old": "b"}
+
+
+def test_what_has_no_date_is_not_newer(dated):
+    source, target = Far({"a": StringValue(b"source")}), dated[1]
+    source.contents["a"].modified = None
+    report = copy_store(source, target, on_conflict="newer")
+    assert "not known when" in str(report.failed["a"])
+    assert target.to_bytes("a") == b"target"
+
+
+def test_what_becomes_newer_meanwhile_is_kept(dated):
+    source, target = dated
+    get = target.get
+
+    def late(key):
+        try:
+            return get(key)
+        finally:
+            if key == "a":
+                target.get = get
+                target.from_bytes("a", b"newest")
+
+    target.get = late
+    assert list(copy_store(source, target, on_conflict="newer").failed) == ["a"]
+    assert target.to_bytes("a") == b"newest"
+
+
+# sync_store()
+
+
+@pytest.fixture
+def pair():
+    source = near(values(["a", "b", "new"]))
+    target = near(values(["a", "gone", "gone too"]))
+    target.from_bytes("b", b"other")
+    return source, target
+
+
+def test_sync_overwrites_and_leaves_what_is_gone(pair):
+    source, target = pair
+    report = sync_store(source, target)
+    assert (report.copied, report.skipped, report.deleted) == (["b", "new"], ["a"], [])
+    assert set(target.keys()) == {"a", "b", "new", "gone", "gone too"}
+    assert target.to_bytes("b") == b"b"
+
+
+def test_sync_deletes_what_is_gone_if_asked(pair):
+    source, target = pair
+    report = sync_store(source, target, delete=True)
+    assert report.deleted == ["gone", "gone too"]
+    assert str(report) == "2 copied, 1 skipped, 0 failed, 2 deleted"
+    assert content(target) == content(source)
+
+
+def test_sync_deletes_only_what_matches(pair):
+    source, target = pair
+    report = sync_store(source, target, match="* *", delete=True)
+    assert (report.copied, report.deleted) == ([], ["gone too"])
+    assert sync_store(source, target, match=lambda key: "o" in key, delete=True).deleted == ["gone"]
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_a_dry_run_reports_the_same_and_does_nothing(pair, far):
+    source, target = pair
+    source.set_metadata("a", {"changed": True})
+    if far:
+        target = Far({key: target.get(key) for key in target.keys()})
+    before = content(target)
+    heard = []
+    target.event_manager.connect(StoreModificationEvent, heard.append)
+    would = sync_store(source, target, delete=True, dry_run=True)
+    assert content(target) == before
+    assert not heard
+    assert not {"set", "delete"} & set(getattr(target, "threads", ()))
+    done = sync_store(source, target, delete=True)
+    for name in ("copied", "skipped", "failed", "deleted"):
+        assert getattr(would, name) == getattr(done, name)
+    assert done.copied == ["a", "b", "new"]
+
+
+def test_nothing_is_deleted_after_a_failure(pair):
+    source, target = pair
+    far = Far({key: source.get(key) for key in source.keys()})
+    far.trouble["get", "b"] = StoreError("unreadable")
+    report = sync_store(far, target, delete=True)
+    assert list(report.failed) == ["b"]
+    assert report.deleted == []
+    assert target.exists("gone")
+
+
+def test_what_comes_meanwhile_is_not_deleted(pair):
+    source, target = pair
+
+    def come(event):
+        if not source.exists("gone"):
+            source.from_bytes("gone", b"back")
+
+    target.event_manager.connect(StoreModificationEvent, come)
+    assert sync_store(source, target, delete=True).deleted == ["gone too"]
+    assert target.exists("gone")
+
+
+def test_a_delete_that_fails_is_reported_and_stops_no_other(pair):
+    source, target = pair
+    far = Far({key: target.get(key) for key in target.keys()})
+    error = StoreError("no")
+    far.trouble["delete", "gone"] = error
+    report = sync_store(source, far, delete=True)
+    assert (report.deleted, report.failed) == (["gone too"], {"gone": error})
+
+
+def test_a_cancelled_sync_deletes_no_more(pair):
+    source, target = pair
+
+    class Cancel:
+        cancelled = False
+
+    cancel = Cancel()
+    exists = source.exists
+
+    def stop(key):
+        cancel.cancelled = key == "gone"
+        return exists(key)
+
+    source.exists = stop
+    with pytest.raises(Cancelled) as caught:
+        sync_store(source, target, delete=True, cancel=cancel)
+    assert caught.value.report.copied == ["b", "new"]
+    assert target.exists("gone too")
