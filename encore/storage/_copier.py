@@ -7,7 +7,7 @@ in transactions, by the thread that calls.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 
 from ..events.progress_events import Cancelled
@@ -124,12 +124,24 @@ class Copier(Transfer):
                 self.broken_off = True
                 raise
 
-    def executor(self) -> Any:
+    @contextmanager
+    def executor(self) -> Iterator[Executor | None]:
         if not (self.reads_apart or self.writes_apart):
-            return nullcontext()
-        from concurrent.futures import ThreadPoolExecutor
+            yield None
+            return
+        from ..concurrent.futures.enhanced_thread_pool_executor import EnhancedThreadPoolExecutor
 
-        return ThreadPoolExecutor(self.workers, "encore copy")
+        executor = EnhancedThreadPoolExecutor(self.workers, name="encore copy", wait_at_exit=False)
+        try:
+            yield executor
+        except Exception:
+            executor.shutdown()
+            raise
+        except BaseException:
+            # Who is interrupted does not wait for a read that may take for ever.
+            executor.shutdown(wait=False)
+            raise
+        executor.shutdown()
 
     def apart(
         self,

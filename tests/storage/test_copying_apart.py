@@ -318,7 +318,7 @@ def test_a_dry_run_reports_the_same_and_does_nothing(pair, far):
     source, target = pair
     source.set_metadata("a", {"changed": True})
     if far:
-        target = Far({key: target.get(key) for key in target.keys()})
+        target = Far({key: target.get(key) for key in target.query_keys()})
     before = content(target)
     heard = []
     target.event_manager.connect(StoreModificationEvent, heard.append)
@@ -334,7 +334,7 @@ def test_a_dry_run_reports_the_same_and_does_nothing(pair, far):
 
 def test_nothing_is_deleted_after_a_failure(pair):
     source, target = pair
-    far = Far({key: source.get(key) for key in source.keys()})
+    far = Far({key: source.get(key) for key in source.query_keys()})
     far.trouble["get", "b"] = StoreError("unreadable")
     report = sync_store(far, target, delete=True)
     assert list(report.failed) == ["b"]
@@ -356,7 +356,7 @@ def test_what_comes_meanwhile_is_not_deleted(pair):
 
 def test_a_delete_that_fails_is_reported_and_stops_no_other(pair):
     source, target = pair
-    far = Far({key: target.get(key) for key in target.keys()})
+    far = Far({key: target.get(key) for key in target.query_keys()})
     error = StoreError("no")
     far.trouble["delete", "gone"] = error
     report = sync_store(source, far, delete=True)
