@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -79,9 +81,32 @@ def test_nothing_is_left_behind_when_a_step_ends_badly(stdlib, capsys, monkeypat
     assert len(capsys.readouterr().err.splitlines()[-1]) > 0
 
 
+# So that what the child below takes for the library is a part of it.
+PART = """\
+import runpy, sys, sysconfig
+part = sys.argv[2]
+sysconfig.get_path = lambda name: part
+del sys.argv[2:]
+runpy.run_module("encore", run_name="__main__")
+"""
+
+
+def test_the_demo_runs_with_nothing_installed(tmp_path):
+    real, part, scratch = sysconfig.get_path("stdlib"), tmp_path / "lib", tmp_path / "scratch"
+    shutil.copytree(Path(real, "json"), part / "json")
+    shutil.copy(Path(real, "this.py"), part)
+    scratch.mkdir()
+    run_demo(scratch, "-c", PART, "demo", str(part))
+
+
+@pytest.mark.slow
 def test_the_demo_runs_on_the_real_library_with_nothing_installed(tmp_path):
+    run_demo(tmp_path, "-m", "encore", "demo")
+
+
+def run_demo(tmp_path, *arguments):
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-S", "-m", "encore", "demo"],
+        [sys.executable, "-W", "error", "-S", *arguments],
         cwd=ROOT,
         env={**os.environ, "TMPDIR": str(tmp_path)},
         capture_output=True,

@@ -130,15 +130,17 @@ class EventManager(BaseEventManager):
         self._watchers: set[object] = set()
         # What emit reads: the plans of the registry, or nothing as long as there are watchers.
         self._plans: dict[type, Plan] = self._registry.plans
+        self._in_use = [self._plans]
+        self._replaced = False
         if self._on_error is not _log:
             self._watch("on_error", True)
-        self._replaced = False
 
     def __setattr__(self, name: str, value: Any) -> None:
         # An emit of somebody else's, in a subclass or (as tests do) in one object, wants to see
         # events that nobody listens for, too.
         if name == "emit":
             self._replaced = True
+            self._in_use[0] = {}
         super().__setattr__(name, value)
 
     def connect(
@@ -402,6 +404,15 @@ class EventManager(BaseEventManager):
         # One that is disabled has no calls, but of its base classes some may be enabled.
         return plan.calls == () and plan.enabled
 
+    def _plans_in_use(self) -> list[dict[type, Plan]]:
+        """Return a list of one dict, which is replaced in there when others are in use.
+
+        For code of this package that asks before each event whether to make it: where the dict has
+        a plan for its class that has `calls`, emitting it would do nothing but these. It has none
+        where somebody wants to see the events themselves.
+        """
+        return self._in_use if type(self).emit is _EMIT else [{}]
+
     def register(self, cls: type[BaseEvent]) -> None:
         """Make a class of events known. Connecting and disabling do so too.
 
@@ -525,6 +536,7 @@ class EventManager(BaseEventManager):
             while True:
                 watched = bool(self._watchers)
                 self._plans = {} if watched else self._registry.plans
+                self._in_use[0] = {} if self._replaced else self._plans
                 if watched == bool(self._watchers):
                     break
 

@@ -8,7 +8,7 @@ metadata belong to, in nanoseconds.
 
 from __future__ import annotations
 
-from ._metadata import check_depth, loads
+from ._metadata import MAX_DEPTH, check_depth, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _FROM_BLANKS = bytes({32: 48, 9: 49}.get(byte, 120) for byte in range(256))
 _LINE_FEED = 10
 
 _encode: Callable[[dict[str, Any]], str]
-_decode: Callable[[str], tuple[Any, int]] | None = None
+_decode: Callable[[str, int], tuple[Any, int]] | None = None
 
 
 def _load() -> None:
@@ -45,8 +45,9 @@ def _load() -> None:
         text = encoder.encode_basestring_ascii
         encode = make(None, None, text, None, ":", ",", False, False, True)
         _encode = lambda metadata: "".join(encode(metadata, 0))  # noqa: E731
+    decoder: Any = JSONDecoder()
     # Last: it says that all is there.
-    _decode = JSONDecoder().raw_decode
+    _decode = decoder.scan_once
 
 
 def dump(metadata: dict[str, Any], stamps: Stamps) -> bytes:
@@ -74,6 +75,29 @@ def stamps_of(text: bytes) -> Stamps | None:
     return bits >> 128, bits >> 64 & _MASK, bits & _MASK
 
 
+def needle_of(criteria: dict[str, Any]) -> bytes:
+    """Return what the metadata that fulfil these criteria contain, for may_contain()."""
+    # A number may be written in more than one way, and so may text that needs escapes.
+    found = [
+        value
+        for value in criteria.values()
+        if type(value) is str and value.isascii() and value.isprintable()
+    ]
+    found = [value for value in found if '"' not in value and "\\" not in value]
+    return f'"{max(found, key=len)}"'.encode() if found else b""
+
+
+def may_contain(text: bytes, needle: bytes) -> bool:
+    """Whether it takes a closer look to know that metadata lack the needle.
+
+    It does if there are escapes, if the encoding may not be UTF-8, and if it is not one of our files,
+    which are whole.
+    """
+    return (
+        needle in text or b"\\" in text or b"\0" in text or text[-_TRAILER - 1 : -_TRAILER] != b"\n"
+    )
+
+
 def parse(text: bytes) -> dict[str, Any] | None:
     """Return metadata, None if they are damaged."""
     if _decode is None:
@@ -81,11 +105,13 @@ def parse(text: bytes) -> dict[str, Any] | None:
     try:
         # What we write is ASCII, and has nothing before the object.
         plain = text.decode("ascii")
-        metadata, end = _decode(plain)  # type: ignore[misc]
+        metadata, end = _decode(plain, 0)  # type: ignore[misc]
         if type(metadata) is dict and not plain[end:].strip(" \t\n\r"):
-            check_depth(plain, metadata)
+            # Nearly all that there are cannot be too deep.
+            if plain.count("{") + plain.count("[") > MAX_DEPTH:
+                check_depth(plain, metadata)
             return metadata
-    except (ValueError, RecursionError):
+    except (ValueError, StopIteration, RecursionError):
         pass
     try:
         return loads(text)

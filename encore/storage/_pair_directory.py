@@ -33,8 +33,9 @@ All new files are written to ``.FStmp``; then a list of what is to be renamed an
 written there and renamed to ``.FSjournal``: the moment of the commit. Then the list is carried
 out, and removed. Readers look for the journal first, and where there is one they see what it says;
 a writer that gets the lock and finds one carries it out. What was renamed before a crash is not there
-any more, so that carrying it out again does no harm. What the system refuses then is put aside into
-``.FSlost``, where check() finds it, so that it does not keep out all writers; a damaged journal is, too.
+any more, so that carrying it out again does no harm. What the system refuses then a second time is put
+aside into ``.FSlost``, where check() finds it, so that it does not keep out all writers; a damaged journal
+is, too. Metadata whose data are in place already become a pending file instead: the pair is whole.
 
 Power failure
 -------------
@@ -42,6 +43,10 @@ With `durable`, each step is on the disk before the next one that relies on it: 
 the names they have in ``.FStmp`` before step 3 and before the journal, the directory before step 4,
 before the journal is removed, and before the method returns. Step 4 itself may be lost, as it is done
 again.
+
+Directories that are synced at every change stay open, as long as the lock file is the one that was there
+when they were opened: who has just found it under its name has not been given another directory. All
+else goes by path, so that no change is made in a directory that was moved away.
 
 What it costs
 -------------
@@ -58,41 +63,29 @@ System calls for a small pair, without syncing; in brackets what the same takes 
   15 and metadata 12, to see that nobody is changing it.
 - query: for each key 3 (3): open, read, close of the metadata. Which pairs are between steps 3 and 4 is
   known from a look at ``.FStmp``, once.
-- with `durable`, set takes 8 more: fsync of both files, and open, fsync and close of both directories;
-  delete 3: open, fsync and close of the directory, before the last unlink.
+- with `durable`, set takes 4 more: fsync of both files and of both directories; delete 1: fsync of the
+  directory, before the last unlink.
+- query for a text: metadata that do not contain it are not parsed.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import time
 from stat import S_ISDIR, S_ISVTX
 
 from ._filenames import is_digest
-from ._metadata_files import dump, stamps_of
-from ._pair_reader import DATA, JOURNAL, METADATA, Pair, PairReader
-from ._posix import (
-    LARGEST,
-    READ,
-    WRITE,
-    read_file,
-    rename_if_there,
-    sync_folder,
-    unlink,
-    unlink_all,
-    write_all,
-    write_file,
-)
+from ._pair_reader import DATA, FOLDER, JOURNAL, METADATA
+from ._pair_writer import PairWriter
+from ._posix import rename_if_there, unlink, unlink_all, write_file
 from ._sessions import Session
 from ._writer_lock import WriterLock
-from .base_store import Head
-from .errors import StoreError, from_os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
-    from typing import Any
+
+    from ._pair_writer import Draft
 
     Entry = tuple[str, str | None, str | None, bool]
 
@@ -118,69 +111,10 @@ _LONGEST = 255
 _NO_FILE = (0, 0)
 
 
-class Staged:
-    """New data in a temporary file."""
+class PairDirectory(PairWriter):
+    """The pairs in one directory, to be written by one of many writers at a time, each as many as it likes.
 
-    __slots__ = ("path", "size", "stamp", "taken")
-
-    def __init__(self, path: str, size: int, stamp: int) -> None:
-        self.path: str | None = path
-        self.size = size
-        #: Its mtime.
-        self.stamp = stamp
-        #: Whether a unit of work has taken it over.
-        self.taken = False
-
-    def remove(self) -> None:
-        if self.path is not None:
-            unlink(self.path)
-            self.path = None
-
-
-class Draft(Head):
-    """What a pair is to become."""
-
-    __slots__ = ("new", "old", "staged")
-
-    def __init__(self, head: Head, staged: Staged | None, old: int | None, new: bool) -> None:
-        self.metadata = head.metadata
-        self.created = head.created
-        self.modified = head.modified
-        self.size = head.size if staged is None else staged.size
-        #: New data; None: those that are there.
-        self.staged = staged
-        #: The stamp of the data that are there, None if there is no pair.
-        self.old = old
-        #: Whether there is no pair yet.
-        self.new = new
-
-    def _replace(self, **changes: Any) -> Head:
-        return Head(*self)._replace(**changes)
-
-    def content(self, stamp: int) -> bytes:
-        """Return what its metadata file is to hold if its data have this stamp."""
-        metadata, created, modified = self.metadata, self.created, self.modified
-        assert metadata is not None
-        # Nothing before the epoch: there is no sign.
-        text = dump(
-            metadata,
-            (
-                round(created * 1e6) if created > 0 else 0,
-                round(modified * 1e6) if modified > 0 else 0,
-                stamp,
-            ),
-        )
-        if len(text) > LARGEST:
-            # Nobody would read them.
-            raise StoreError(f"the metadata are too large: {len(text)} bytes")
-        return text
-
-
-class PairDirectory(PairReader):
-    """The pairs in one directory.
-
-    Writing methods need the writer lock, except stage(). Threads keep each other out of it. Before
-    a pair is replaced or removed it is looked at by settle().
+    Writing methods need the writer lock, except stage(). Threads keep each other out of it.
 
     Parameters
     ----------
@@ -199,14 +133,13 @@ class PairDirectory(PairReader):
         writer_lock: WriterLock | None = None,
         session: Session | None = None,
     ) -> None:
-        super().__init__(root)
-        self.durable = durable
+        folder = f"{root}/{FOLDER}"
         #: The lock file that was there when what dead writers left was swept.
         self._swept: tuple[int, int] | None = None
-        #: Whether files keep the times they are given, to the nanosecond; None: not known yet.
-        self._exact: bool | None = None
-        self.writer_lock = writer_lock or WriterLock(f"{self.folder}/lock")
-        self.session = session or Session(self.folder)
+        #: Directories that are kept open to be synced, as long as the lock file is that of _swept.
+        self._folders: dict[str, int] = {}
+        self.writer_lock = writer_lock or WriterLock(f"{folder}/lock")
+        super().__init__(root, durable, session or Session(folder))
 
     def __del__(self) -> None:
         # Not if it was interrupted before there was anything to close.
@@ -215,38 +148,23 @@ class PairDirectory(PairReader):
 
     # Life
 
-    def start(self) -> str:
-        """Begin the session, if it has not begun; return its name."""
-        if self.session.name is None:
-            self._make_folder()
-        return self.session.start()
-
-    def _make_folder(self) -> None:
-        try:
-            os.mkdir(self.folder)
-            self._sync(self.root)
-        except FileExistsError:
-            if not S_ISDIR(os.lstat(self.folder).st_mode):
-                # Not a link either: it might lead anywhere.
-                text = os.strerror(errno.ENOTDIR)
-                raise NotADirectoryError(errno.ENOTDIR, text, self.folder) from None
-
-    def _resume(self) -> None:
-        """Go on after somebody has removed the folder, or all there is."""
-        self._make_folder()
-        self.session.renew()
-
     def close(self) -> None:
         """End the session, and release the lock."""
         self.session.end()
         self.writer_lock.close()
         self._swept = None
+        self._close_folders()
 
     def forget(self) -> None:
         """Drop the session and the lock without ending them: in the child of a fork they are the parent's."""
         self.session.forget()
         self.writer_lock.forget()
         self._swept = None
+        self._close_folders()
+
+    def _close_folders(self) -> None:
+        while self._folders:
+            os.close(self._folders.popitem()[1])
 
     # The lock
 
@@ -263,6 +181,7 @@ class PairDirectory(PairReader):
             if self._swept is not None:
                 # Another lock file: those who have it know nothing of this session.
                 self._resume()
+            self._close_folders()
             self.sweep()
             self._swept = self.writer_lock.identity or _NO_FILE
         elif os.access(self._journal, os.F_OK):
@@ -271,156 +190,6 @@ class PairDirectory(PairReader):
     def unlock(self) -> None:
         """Let other writers in; harmless if there is no lock."""
         self.writer_lock.release()
-
-    # New data
-
-    def _temporary(self) -> str:
-        if self.session.name is None:
-            self.start()
-        return self.session.temporary()
-
-    def stage(self, chunks: Iterable[bytes]) -> Staged:
-        """Write new data to a temporary file; StoreOSError, but what the iterable raises passes through."""
-        path, own = "", True
-        try:
-            path = self._temporary()
-            try:
-                fd = os.open(path, WRITE | os.O_EXCL, 0o666)
-            except FileNotFoundError:
-                self._resume()
-                fd = os.open(path, WRITE | os.O_EXCL, 0o666)
-            try:
-                size, rest = 0, iter(chunks)
-                while True:
-                    own = False
-                    chunk = next(rest, None)
-                    own = True
-                    if chunk is None:
-                        break
-                    write_all(fd, chunk)
-                    size += len(chunk)
-                return Staged(path, size, self._stamp(fd))
-            finally:
-                os.close(fd)
-        except BaseException as error:
-            unlink(path)
-            if own and isinstance(error, OSError):
-                raise from_os_error(error) from error
-            raise
-
-    def _stamp(self, fd: int) -> int:
-        """Give new data a time of modification; return what the file system makes of it."""
-        stamp = time.time_ns()
-        if self._exact is None:
-            # No multiple of any unit in which a file system might keep times.
-            stamp -= stamp % 1000 - 567
-        os.utime(fd, ns=(stamp, stamp))
-        if self.durable:
-            os.fsync(fd)
-        if not self._exact:
-            kept = os.fstat(fd).st_mtime_ns
-            if self._exact is None:
-                self._exact = kept == stamp
-            return kept
-        return stamp
-
-    # One pair
-
-    def settle(self, name: str) -> Pair | None:
-        """As look(), for who has the writer lock: steps that a dead writer left undone are done."""
-        pair = self._look_directly(name)
-        if pair is None or type(pair) is Pair:
-            return pair
-        if os.path.lexists(f"{self._pending_prefix}{name}"):
-            self.finish(name)
-        return self.look(name)
-
-    def replace(self, name: str, draft: Draft) -> None:
-        """Replace one pair, or only its metadata."""
-        staged = draft.staged
-        metadata = f"{self._prefix}{name}{METADATA}"
-        if staged is None:
-            assert draft.old is not None
-            temporary = self._temporary()
-            try:
-                write_file(temporary, draft.content(draft.old), self.durable)
-                os.rename(temporary, metadata)
-            except BaseException:
-                unlink(temporary)
-                raise
-            self._sync(self.root)
-            return
-        source, pending = staged.path, f"{self._pending_prefix}{name}"
-        assert source is not None
-        try:
-            write_file(pending, draft.content(self._distinct(name, draft, staged)), self.durable)
-            if self.durable:
-                self._sync(self.folder)
-            os.rename(source, f"{self._prefix}{name}{DATA}")
-        except BaseException:
-            # An interrupt may come right after the rename, when the pending file is all that holds
-            # the metadata.
-            if os.path.lexists(source):
-                unlink(pending)
-            raise
-        staged.path = None
-        try:
-            if self.durable:
-                self._sync(self.root)
-        finally:
-            # The pair has changed already, and readers see it.
-            try:
-                os.rename(pending, metadata)
-            except OSError:
-                pass
-
-    def _distinct(self, name: str, draft: Draft, staged: Staged) -> int:
-        """Return the stamp of new data; it is made later than that of the old."""
-        old = draft.old
-        if self._exact:
-            if old is None or staged.stamp > old:
-                return staged.stamp
-        else:
-            # Any other data that are there count too: where times are coarse, two are easily equal.
-            try:
-                old = os.stat(f"{self._prefix}{name}{DATA}").st_mtime_ns
-            except OSError:
-                old = None
-        # File systems keep times in units of up to two seconds.
-        for step in (1, 10**3, 10**6, 10**9, 2 * 10**9):
-            if old is None or staged.stamp > old:
-                break
-            staged.stamp = self._stamp_again(staged, old + step)
-        return staged.stamp
-
-    def _stamp_again(self, staged: Staged, stamp: int) -> int:
-        fd = os.open(str(staged.path), READ)
-        try:
-            os.utime(fd, ns=(stamp, stamp))
-            if self.durable:
-                os.fsync(fd)
-            return os.fstat(fd).st_mtime_ns
-        finally:
-            os.close(fd)
-
-    def remove(self, name: str) -> None:
-        """Delete a pair."""
-        gone = f"{self.folder}/g-{name}"
-        os.rename(f"{self._prefix}{name}{METADATA}", gone)
-        self._forget_data(name)
-
-    def _forget_data(self, name: str) -> None:
-        try:
-            os.unlink(f"{self._prefix}{name}{DATA}")
-        except FileNotFoundError:
-            pass
-        except OSError:
-            # Without metadata it is no pair. Whoever sweeps next tries again.
-            self._sync(self.root)
-            return
-        # Before what says that the data are to go.
-        self._sync(self.root)
-        unlink(f"{self.folder}/g-{name}")
 
     # Many pairs
 
@@ -447,6 +216,7 @@ class PairDirectory(PairReader):
             if self.durable:
                 self._sync(self.folder)
             os.rename(path, self._journal)
+            _hand_over(drafts.values())
         except BaseException:
             # An interrupt may come right after the rename, when the journal relies on these files.
             if self.has_journal():
@@ -454,7 +224,6 @@ class PairDirectory(PairReader):
             else:
                 unlink(*made)
             raise
-        _hand_over(drafts.values())
         try:
             self._sync(self.root)
             self._carry_out(entries)
@@ -504,7 +273,19 @@ class PairDirectory(PairReader):
             rename_if_there(f"{self.folder}/{metadata}", f"{self._prefix}{name}{METADATA}")
 
     def _put_entry_aside(self, entry: Entry) -> None:
+        from logging import getLogger
+
         name, data, metadata, gone = entry
+        if data is not None and not os.path.lexists(f"{self.folder}/{data}"):
+            # Its data are in place. Readers find the metadata there, and whoever can finish it does.
+            rename_if_there(f"{self.folder}/{metadata}", f"{self._pending_prefix}{name}")
+            self._sync(self.folder)
+            return
+        getLogger(__name__).warning(
+            "a committed change of %r in %r is refused by the system, and put aside",
+            name,
+            self.root,
+        )
         if gone:
             write_file(self.lost(f"{REFUSED}{name}{METADATA}"), b"", self.durable)
         for file, suffix in ((data, DATA), (metadata, METADATA)):
@@ -529,26 +310,6 @@ class PairDirectory(PairReader):
         return f"{folder}/{kept}"
 
     # What dead writers left
-
-    def finish(self, name: str) -> None:
-        """Do step 4 of a pair whose writer could not."""
-        data, pending = f"{self._prefix}{name}{DATA}", f"{self._pending_prefix}{name}"
-        try:
-            stamp = os.stat(data).st_mtime_ns
-        except FileNotFoundError:
-            stamp = None
-        belongs, done = (
-            stamps is not None and stamps[2] == stamp
-            for stamps in (
-                stamps_of(read_file(path) or b"")
-                for path in (pending, f"{self._prefix}{name}{METADATA}")
-            )
-        )
-        if belongs and not done:
-            os.rename(pending, f"{self._prefix}{name}{METADATA}")
-            self._sync(self.root)
-        else:
-            unlink(pending)
 
     def recover(self) -> None:
         """Carry out a journal that was left, as far as that can be done; put a damaged one aside."""
@@ -593,19 +354,15 @@ class PairDirectory(PairReader):
                 if suffix == "key" and is_digest(name) and not self.holds(name):
                     unlink(entry.path)
 
-    def write_new(self, name: str, content: bytes) -> None:
-        """Write a small file that is there whole or not at all."""
-        path = self._temporary()
-        try:
-            write_file(path, content, self.durable)
-            os.rename(path, f"{self._prefix}{name}")
-        except BaseException:
-            unlink(path)
-            raise
-
-    def _sync(self, path: str) -> None:
-        if self.durable:
-            sync_folder(path)
+    def _sync_locked(self, path: str) -> None:
+        fd = self._folders.get(path)
+        if fd is None:
+            if self._swept is None or self._swept != self.writer_lock.identity:
+                # Nothing would tell that there is another one in its place.
+                super()._sync_locked(path)
+                return
+            fd = self._folders[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        os.fsync(fd)
 
 
 def _check_immutable(path: str) -> None:

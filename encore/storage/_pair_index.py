@@ -21,13 +21,8 @@ module to see to:
 The directory's own mtime would prove less: EnCore 0.8 writes metadata in place, which does not change
 it; and of two changes in the middle of which a writer of ours has noted it one would be overlooked.
 
-Handles share the file. Who changes it has a lock (flock), and reads the metadata files afterwards, so that
-each row says what was true when it was committed, and nobody overwrites a row by an older one. After
-the change the status of the index itself is written into the lock file. Where it is another one,
-somebody else has changed the index, put an old copy back, or was killed in the middle of a change: it is thrown
-away and made anew. So is that of another boot of the computer, since changes are not synced.
-
-If the file cannot be had, for whatever reason, find() returns None, and all metadata are read.
+How handles share the file is said in _pair_index_file.py. If it cannot be had, for whatever reason, find()
+returns None, and all metadata are read.
 """
 
 from __future__ import annotations
@@ -39,9 +34,18 @@ from stat import S_ISREG
 
 from ._metadata import dumps
 from ._metadata_files import parse
+from ._pair_index_file import (
+    INDEX,
+    WAIT,
+    IndexLock,
+    NotNow,
+    boot_of_computer,
+    is_noted,
+    remove_index,
+    status_of,
+)
 from ._pair_reader import DATA, METADATA
-from ._posix import read_file, unlink
-from .errors import StoreError
+from ._posix import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,8 +61,6 @@ if TYPE_CHECKING:
     # A name, and the status of its metadata file.
     Found = tuple[str, str]
 
-INDEX = "index"
-LOCK = "index.lock"
 TABLE = "pairs"
 
 # Changes when what is written below is no more what an older version expects.
@@ -67,10 +69,6 @@ _FORMAT = 1
 # Seconds after which a file system gives a change another time than the one before. FAT, the
 # coarsest, needs two.
 _TICK = 2.5
-
-# Seconds that a query waits for another process that changes the index; then reading all metadata
-# hardly takes longer.
-WAIT = 1.0
 
 # Seconds for which the index is left alone after it could not be written.
 _PAUSE = 60.0
@@ -90,10 +88,6 @@ _PUT = (
 # locks of the parent.
 _is_unusable = False
 _abandoned: list[object] = []
-
-
-class NotNow(Exception):
-    """The index cannot be used."""
 
 
 class PairIndex:
@@ -431,48 +425,6 @@ class _Look:
         return "" if status.st_ctime_ns > self._settled else status_of(status)
 
 
-class IndexLock:
-    """Keeps other handles from changing the index; NotNow if one takes long."""
-
-    def __init__(self, index: PairIndex) -> None:
-        from ._writer_lock import WriterLock
-
-        self._folder = index._pairs.folder
-        if index._file_lock is None:
-            index._file_lock = WriterLock(f"{self._folder}/{LOCK}")
-        self._lock = index._file_lock
-
-    def __enter__(self) -> IndexLock:
-        deadline = time.monotonic() + WAIT
-        while True:
-            try:
-                self._lock.acquire(deadline)
-            except FileNotFoundError:
-                os.mkdir(self._folder)
-                continue
-            except StoreError as error:
-                raise NotNow from error
-            # Somebody may have removed it, so that others have another one.
-            if self._is_there():
-                return self
-            self._lock.close()
-
-    def _is_there(self) -> bool:
-        assert self._lock._fd is not None
-        try:
-            return os.path.samestat(os.fstat(self._lock._fd), os.stat(self._lock.path))
-        except FileNotFoundError:
-            return False
-
-    def note(self, path: str) -> None:
-        """Write down what has become of the index."""
-        assert self._lock._fd is not None
-        os.pwrite(self._lock._fd, _note(os.stat(path)), 0)
-
-    def __exit__(self, *details: object) -> None:
-        self._lock.release()
-
-
 class _Transaction:
     """A write transaction."""
 
@@ -511,27 +463,6 @@ def content(text: bytes) -> str | None:
         return None
 
 
-def status_of(status: os.stat_result) -> str:
-    """Return what is another one after each change of a file."""
-    return f"{status.st_ino} {status.st_ctime_ns} {status.st_size}"
-
-
-def _note(status: os.stat_result) -> bytes:
-    # Always as long: it is written over another one.
-    return status_of(status).ljust(100).encode()
-
-
-def is_noted(folder: str, status: os.stat_result) -> bool:
-    """Whether an index with this status is as a handle has left it."""
-    return read_file(f"{folder}/{LOCK}") == _note(status)
-
-
-def remove_index(folder: str) -> None:
-    """Remove an index; for who has its lock."""
-    # First what would be carried out on another file of that name.
-    unlink(f"{folder}/{INDEX}-journal", f"{folder}/{INDEX}")
-
-
 def _names(changes: set[bytes]) -> set[str]:
     """Return the names of pairs whose metadata file is among these files."""
     files = map(os.fsdecode, changes)
@@ -552,11 +483,3 @@ def _metadata_index() -> MetadataIndex:
     from ._metadata_index import MetadataIndex
 
     return MetadataIndex(TABLE)
-
-
-def boot_of_computer() -> str:
-    """Return what tells this boot of the computer from others, '' if that is not known."""
-    try:
-        return str(read_file("/proc/sys/kernel/random/boot_id") or b"", "ascii").strip()
-    except (OSError, ValueError):
-        return ""

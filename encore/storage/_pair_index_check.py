@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 
-from ._pair_index import (
+from ._pair_index import TABLE, PairIndex, content
+from ._pair_index_file import (
     INDEX,
-    TABLE,
     WAIT,
     IndexLock,
     NotNow,
-    PairIndex,
     boot_of_computer,
-    content,
     is_noted,
     remove_index,
     status_of,

@@ -17,10 +17,11 @@ from stat import S_ISREG
 
 from ._filenames import is_digest
 from ._metadata_files import stamps_of
-from ._pair_directory import LOST, REFUSED, Draft
-from ._pair_index import INDEX
+from ._pair_directory import LOST, REFUSED
 from ._pair_index_check import damage, discard
+from ._pair_index_file import INDEX
 from ._pair_reader import DATA, FOLDER, JOURNAL, METADATA
+from ._pair_writer import Draft
 from ._posix import READ, read_file, unlink, write_file
 from ._sessions import ALIVE
 from .base_store import Head

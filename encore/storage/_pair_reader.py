@@ -9,7 +9,7 @@ import errno
 import os
 from stat import S_ISREG
 
-from ._metadata_files import parse, stamps_of
+from ._metadata_files import may_contain, parse, stamps_of
 from ._posix import READ, only_missing, read_file
 from .base_store import Head
 from .errors import StoreError
@@ -300,17 +300,21 @@ class PairReader:
             pass
         return names
 
-    def metadata(self, name: str, unsettled: bool) -> dict[str, Any] | None:
+    def metadata(self, name: str, unsettled: bool, needle: bytes = b"") -> dict[str, Any] | None:
         """Return the metadata of a pair of which names() has found both files.
 
-        None if they are damaged, gone, or cannot be read: one that is hides no other.
+        None if they are damaged, gone, or cannot be read: one that is hides no other. Or if they lack
+        the needle (see needle_of()), which is known without parsing them.
         """
         try:
             if not unsettled:
                 # Whether they belong to these data does not matter: if not, they are being changed now.
                 text = read_file(f"{self._prefix}{name}{METADATA}")
-                if text is not None and (metadata := parse(text)) is not None:
-                    return metadata
+                if text is not None:
+                    if not may_contain(text, needle):
+                        return None
+                    if (metadata := parse(text)) is not None:
+                        return metadata
             pair = self.look(name)
             return None if pair is None else pair.metadata
         except OSError as error:

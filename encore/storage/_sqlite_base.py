@@ -30,13 +30,14 @@ from .errors import StoreError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, TypeVar
     from weakref import WeakSet
 
-    from ._changes import Unit
+    from ._changes import Change, Unit
+    from ._sqlite_asides import Superseded, aside, perform
     from ._sqlite_connections import (
         BUSY,
-        SPILL,
         Connections,
         Errors,
         Handle,
@@ -44,10 +45,14 @@ if TYPE_CHECKING:
         Waiting,
         failure,
         inherit,
+        is_being_closed,
     )
 
-# What a change dirties, in bytes: some pages.
+    _Each = TypeVar("_Each")
+
+# What a change dirties, in bytes: some pages; and a name in the metadata.
 PER_CHANGE = 1 << 14
+PER_NAME = 1 << 13
 
 _loaded = False
 
@@ -57,29 +62,31 @@ def _load() -> None:
     global _loaded  # noqa: PLW0603
     if _loaded:
         return
-    global BUSY, SPILL, Connections, Errors, Use, Waiting, failure, inherit, sqlite3  # noqa: PLW0603
+    global Superseded, aside, perform  # noqa: PLW0603
+    global BUSY, Connections, Errors, Use, Waiting, failure, inherit, is_being_closed, sqlite3  # noqa: PLW0603
     import sqlite3
 
+    from ._sqlite_asides import Superseded, aside, perform
     from ._sqlite_connections import (
         BUSY,
-        SPILL,
         Connections,
         Errors,
         Use,
         Waiting,
         failure,
         inherit,
+        is_being_closed,
     )
 
     _loaded = True
 
 
-def _listed(handles: WeakSet[Handle]) -> list[Handle]:
+def listed(some: WeakSet[_Each]) -> list[_Each]:
     while True:
         try:
-            return list(handles)
+            return list(some)
         except RuntimeError:
-            # Another thread has just opened one.
+            # Another thread has just added one.
             continue
 
 
@@ -91,6 +98,7 @@ class SqliteBase(BaseStore):
         "_handles",
         "_writer",
         "_live",
+        "_opened",
         "_gate",
         "_opening",
         "_stranded",
@@ -117,8 +125,9 @@ class SqliteBase(BaseStore):
         self._mutex = RLock()
         self._handles = Connections()
         self._writer: tuple[int, Handle] | None = None
-        #: All connections that are open.
+        #: All handles; and all connections that are open, those of no handle any more included.
         self._live: WeakSet[Handle] = WeakSet()
+        self._opened: dict[int, sqlite3.Connection] = {}
         #: Who gets a handle must come through; and the threads that have, and have none yet.
         self._gate = RLock()
         self._opening: set[int] = set()
@@ -180,7 +189,7 @@ class SqliteBase(BaseStore):
             # Who has come through the gate before gets a handle yet.
             opening = bool(self._opening)
             self._handles = Connections()
-            others = [handle for handle in _listed(self._live) if handle not in own]
+            others = [handle for handle in listed(self._live) if handle not in own]
             users = any(handle.users for handle in others)
             # Without users they belong to large values, or to threads that are about to use them.
             if not opening and not users and (quiet or not others):
@@ -193,20 +202,29 @@ class SqliteBase(BaseStore):
 
     def _forked(self) -> None:
         super()._forked()
-        inherited, writer = _listed(self._live), self._writer
+        handles, writer, opened = listed(self._live), self._writer, dict(self._opened)
         self._fresh()
-        for handle in inherited:
-            is_writer = handle.is_begun or (writer is not None and writer[1] is handle)
-            spilled = is_writer and (not self._wal or handle.dirtied > SPILL)
-            if handle.users == 0 and not spilled:
-                handle.close()
+        for handle in handles:
+            if handle.close.detach() is None:
+                # It is closed, or its connection is one of those below.
                 continue
-            # To undo it would be to change memory that the parent shares; and a call that another
-            # thread was in holds locks for ever.
+            del opened[id(handle.connection)]
+            is_writer = handle.is_begun or (writer is not None and writer[1] is handle)
+            shared = handle.spills or (handle.dirty and not self._wal)
+            if handle.users == 0 and not (is_writer and shared):
+                handle.connection.close()
+                continue
+            # A call that another thread was in holds locks for ever.
             inherit(handle)
             self._stranded = (
                 "inside a transaction" if is_writer else "while another thread was reading from it"
             )
+        for connection in opened.values():
+            if is_being_closed(connection):
+                inherit(connection)
+                self._stranded = "while another thread was closing it"
+            else:
+                connection.close()
 
     # One statement. Without Use, which takes as long as many a statement.
 
@@ -221,14 +239,20 @@ class SqliteBase(BaseStore):
         finally:
             handle.users -= 1
 
-    def _execute(self, sql: str, values: tuple[Any, ...], unit: Unit | None) -> int:
-        """Execute a statement by itself, or in the unit of work; return how many rows it has changed."""
+    def _execute(
+        self, sql: str, values: tuple[Any, ...], unit: Unit | None, size: int = PER_CHANGE
+    ) -> int:
+        """Execute a statement by itself, or in the unit of work; return how many rows it has changed.
+
+        `size` is about how many bytes it changes.
+        """
         handle = self._handle()
         if unit is not None and self._is_begun(handle):
             handle.users += 1
             try:
-                handle.dirtied += PER_CHANGE
-                return self._in_transaction(handle).execute(sql, values).rowcount
+                connection = self._in_transaction(handle)
+                handle.dirtied(size)
+                return connection.execute(sql, values).rowcount
             except sqlite3.Error as error:
                 raise failure(error, self._path) from error
             finally:
@@ -254,6 +278,46 @@ class SqliteBase(BaseStore):
 
     # Units of work
 
+    # What comes in the middle of a change by the same thread: see _sqlite_asides.py.
+
+    def _perform(self, step: Callable[[], Change]) -> list[Change]:
+        between = aside(self)
+        if between is not None:
+            with between:
+                return self._perform(step)
+        if self._state.unit is not None:
+            return super()._perform(step)
+        return perform(self, step, super()._perform)
+
+    def _enter(self, notes: str) -> None:
+        between = aside(self)
+        if between is None:
+            super()._enter(notes)
+            return
+        between.__enter__()
+        try:
+            super()._enter(notes)
+            unit = self._state.unit
+            assert unit is not None
+            unit.between = between
+        except BaseException:
+            between.__exit__(None, None, None)
+            raise
+
+    def _depth(self) -> int:
+        unit = self._state.unit
+        between = None if unit is None else unit.between
+        return super()._depth() + (0 if between is None else 1)
+
+    def _leave(self, kind: type[BaseException] | None, error: Any, traceback: Any) -> None:
+        unit = self._state.unit
+        between = None if unit is None or unit.marks else unit.between
+        try:
+            super()._leave(kind, error, traceback)
+        finally:
+            if between is not None:
+                between.__exit__(None, None, None)
+
     def _is_begun(self, handle: Handle) -> bool:
         """Whether the unit of this thread has a transaction, or SQLite has undone that.
 
@@ -266,10 +330,8 @@ class SqliteBase(BaseStore):
         if not self._mutex.acquire(timeout=BUSY):
             raise StoreError(f"{self!r} is locked by another thread")
         with Use(self) as handle:
-            handle.dirtied = 0
             writer = get_ident(), handle
-            handle.connection.execute("BEGIN IMMEDIATE")
-            handle.is_begun = True
+            handle.begin()
             self._writer = writer
 
     def _begin_at_once(self, handle: Handle) -> bool:
@@ -278,12 +340,10 @@ class SqliteBase(BaseStore):
             return False
         with Waiting(handle.connection, 0):
             try:
-                handle.connection.execute("BEGIN IMMEDIATE")
+                handle.begin()
             except sqlite3.OperationalError:
                 self._end()
                 return False
-        handle.dirtied = SPILL + 1
-        handle.is_begun = True
         self._writer = get_ident(), handle
         return True
 
@@ -295,10 +355,15 @@ class SqliteBase(BaseStore):
             pass
 
     def _commit(self) -> None:
+        unit = self._state.unit
         with Use(self) as handle:
             connection = self._in_transaction(handle)
             handle.is_begun = False
-            connection.execute("COMMIT")
+            if unit is None or not unit.superseded:
+                connection.execute("COMMIT")
+            # Also if it has become so just before.
+            if unit is not None and unit.superseded:
+                raise Superseded
             self._writer = None
         self._end()
 
@@ -324,31 +389,34 @@ class SqliteBase(BaseStore):
             raise StoreError(f"the transaction on {self!r} was rolled back after an error")
         return handle.connection
 
-    def _savepoint(self) -> bool:
-        """Return whether it is a transaction by itself."""
-        # Savepoints of one name nest: ROLLBACK TO and RELEASE mean the newest.
+    def _savepoint(self) -> int:
+        """Return the number of a savepoint, 0 if it is a transaction by itself."""
         with Use(self) as handle:
             if self._is_begun(handle):
-                self._in_transaction(handle).execute("SAVEPOINT encore")
-                return False
+                connection = self._in_transaction(handle)
+                # An interrupt may leave one behind; it ends with those that are outside of it.
+                handle.savepoints += 1
+                connection.execute(f"SAVEPOINT encore{handle.savepoints}")
+                return handle.savepoints
         try:
             self._begin()
         except BaseException:
             self._rollback()
             raise
-        return True
+        return 0
 
-    def _rollback_to(self, savepoint: bool) -> None:
-        if savepoint:
+    def _rollback_to(self, savepoint: int) -> None:
+        if not savepoint:
             self._rollback()
             return
         with Use(self) as handle:
-            if handle.connection.in_transaction:
-                handle.connection.execute("ROLLBACK TO encore")
-                handle.connection.execute("RELEASE encore")
+            if handle.connection.in_transaction and handle.savepoints >= savepoint:
+                handle.connection.execute(f"ROLLBACK TO encore{savepoint}")
+                handle.savepoints = savepoint - 1
+                handle.connection.execute(f"RELEASE encore{savepoint}")
 
-    def _release(self, savepoint: bool) -> None:
-        if savepoint:
+    def _release(self, savepoint: int) -> None:
+        if not savepoint:
             try:
                 self._commit()
             except BaseException:
@@ -356,4 +424,6 @@ class SqliteBase(BaseStore):
                 raise
             return
         with Use(self) as handle:
-            self._in_transaction(handle).execute("RELEASE encore")
+            connection = self._in_transaction(handle)
+            handle.savepoints = savepoint - 1
+            connection.execute(f"RELEASE encore{savepoint}")

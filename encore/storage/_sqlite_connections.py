@@ -8,22 +8,32 @@ idle       ``users`` is 0; referred to by its thread alone (`Connections`), so t
 in use     a method of the store is at it, or the transaction of its thread
 dropped    by disconnect(), or before a fork. Who uses it still refers to it; then it is closed.
            Its ``owner`` tells a thread that is late that it is of an earlier connect()
-snapshot   it has a read transaction, and belongs to a large value (`Snapshot`) instead of a thread
+snapshot   it has a read transaction, and belongs to large values (`Snapshot`) instead of a thread
+dying      its handle is gone, and it is about to be closed, or is being closed
 inherited  see below: never closed
 =========  =======================================================================================
 
 SQLite keeps its locks in tables of the process, which a child inherits without the locks ("How To
-Corrupt An SQLite Database File", 2.6: carrying an open connection across a fork). Therefore a fork
-waits until no other thread is inside SQLite, and idle connections are dropped before it; of those
-that cannot be, the child closes what has put nothing into the WAL, and keeps the others.
+Corrupt An SQLite Database File", 2.6: carrying an open connection across a fork). As long as one of
+them is there, a new connection of the child would take the parent's locks for its own, and lock
+nothing. So none may be there when the child begins:
+
+- A fork waits until no other thread is inside SQLite, closing a connection included, and drops idle
+  connections before it.
+- Of those that cannot be dropped, the child closes at once what has changed nothing that it shares
+  with its parent. To close unlocks nothing of the parent's, whose locks are those of another process
+  (fcntl(2)); and to roll back undoes only what is in the memory of the child: a transaction puts
+  nothing into the WAL before its commit, unless `Handle.dirtied()` has allowed that. Without a WAL
+  there is the journal, from the first change on, which the child would delete.
+- If there is one that it may not close, it keeps it for ever, and does not use the store.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from _thread import _local, get_ident
-from time import monotonic
+from _thread import RLock, _local, get_ident
+from time import monotonic, sleep
 
 from ._sqlite_blobs import CHUNK, Blobs, new_number
 from .errors import StoreError, StoreOSError, from_os_error
@@ -41,9 +51,13 @@ if TYPE_CHECKING:
 BUSY = 30.0
 BUSY_SETUP = 1000
 
-# A transaction that may have dirtied more bytes than this may have put pages into the WAL before
-# its commit: the page cache holds 2000 KiB.
+# A transaction that has dirtied more bytes than this, as far as we can tell, may put pages into the
+# WAL before its commit: they are in memory until then.
 SPILL = 1 << 20
+
+# In pages. The first byte must not be zero, which SQLite takes for a switch that acts later only.
+NEVER_SPILL = f"PRAGMA cache_spill={(1 << 30) + 1}"
+_SPILL = "PRAGMA cache_spill=1"
 
 # Seconds that a fork waits for what other threads are at.
 _STILL = 1.0
@@ -151,10 +165,42 @@ class Waiting:
         self._connection.execute(f"PRAGMA busy_timeout={int(BUSY * 1000)}")
 
 
-class Handle:
-    """A connection, closed when nothing refers to it any more."""
+# Connections that are being closed; who begins to comes through the doorway.
+_closing: dict[int, object] = {}
+_doorway = RLock()
 
-    def __init__(self, connection: sqlite3.Connection, chunks: str, owner: object) -> None:
+
+def _close(connection: sqlite3.Connection, opened: dict[int, sqlite3.Connection]) -> None:
+    number = id(connection)
+    with _doorway:
+        _closing[number] = connection
+    try:
+        connection.close()
+    finally:
+        _closing.pop(number, None)
+        opened.pop(number, None)
+
+
+class Handle:
+    """A connection, closed when nothing refers to it any more.
+
+    Parameters
+    ----------
+    connection : sqlite3.Connection
+    chunks : str
+        The name of the table of chunks, quoted.
+    owner : object
+    opened : dict
+        Has the connection for as long as it is open.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        chunks: str,
+        owner: object,
+        opened: dict[int, sqlite3.Connection],
+    ) -> None:
         from weakref import finalize
 
         self.connection = connection
@@ -164,11 +210,32 @@ class Handle:
         self.users = 0
         #: Whether it has the transaction of a unit of work, unless SQLite has undone that.
         self.is_begun = False
-        #: An estimate of what its transaction has changed, in bytes.
-        self.dirtied = 0
+        #: How many savepoints its transaction has, at least.
+        self.savepoints = 0
+        #: About how many bytes its transaction has changed.
+        self.dirty = 0
+        #: Whether its transaction may put pages into the WAL before its commit.
+        self.spills = False
+        opened[id(connection)] = connection
         # No __del__(): where an exception has made a cycle, the connection may be finalised first,
         # and that is a ResourceWarning.
-        self.close = finalize(self, connection.close)
+        self.close = finalize(self, _close, connection, opened)
+
+    def begin(self) -> None:
+        """Keep other writers out."""
+        self.dirty = self.savepoints = 0
+        if self.spills:
+            self.connection.execute(NEVER_SPILL)
+            self.spills = False
+        self.connection.execute("BEGIN IMMEDIATE")
+        self.is_begun = True
+
+    def dirtied(self, size: int) -> None:
+        """Tell that the transaction is about to change so many bytes."""
+        self.dirty += size
+        if self.dirty > SPILL and not self.spills:
+            self.spills = True
+            self.connection.execute(_SPILL)
 
     def save_blob(self, file: Any) -> int:
         """Save what can be read from a file; return the number of the blob."""
@@ -179,12 +246,12 @@ class Handle:
 
     def _chunks(self, file: Any) -> Iterator[bytes]:
         while chunk := file.read(CHUNK):
-            self.dirtied += len(chunk)
+            self.dirtied(len(chunk))
             yield chunk
 
     def remove_blob(self, number: int) -> None:
         """Delete a blob."""
-        self.dirtied += self.blobs.size(number) or 0
+        self.dirtied(self.blobs.size(number) or 0)
         self.blobs.delete(number)
 
     def row(self, sql: str, key: str) -> Any:
@@ -224,10 +291,13 @@ class Connections(_local):
 _inherited: list[object] = []
 
 
-def inherit(handle: Handle) -> None:
+def inherit(connection: object) -> None:
     """Keep a connection that a child process inherited from ever being closed."""
-    handle.close.detach()
-    _inherited.append(handle)
+    _inherited.append(connection)
+
+
+def is_being_closed(connection: object) -> bool:
+    return id(connection) in _closing
 
 
 _connected: WeakSet[SqliteBase] | None = None
@@ -249,8 +319,7 @@ def watch(store: SqliteBase) -> None:
                 os.register_at_fork(
                     before=_before_fork,
                     after_in_parent=_after_fork,
-                    # The stores make their locks anew.
-                    after_in_child=_held.clear,
+                    after_in_child=_after_fork_in_child,
                 )
     _connected.add(store)
 
@@ -269,8 +338,26 @@ def _before_fork() -> None:
     # All who fork take the locks in one order.
     for store in sorted(stores, key=id):
         store._stand_still(deadline, held)
+    # Last, as it keeps up whoever drops a connection, inside a method of another store maybe.
+    while True:
+        if _doorway.acquire(timeout=max(0.0, deadline - monotonic())):
+            if not _closing:
+                held.append(_doorway)
+                return
+            _doorway.release()
+        if monotonic() >= deadline:
+            return
+        sleep(0.0005)
 
 
 def _after_fork() -> None:
     for lock in reversed(_held.pop(get_ident(), [])):
         lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _doorway  # noqa: PLW0603
+    # The stores have made their locks anew.
+    _held.clear()
+    _closing.clear()
+    _doorway = RLock()

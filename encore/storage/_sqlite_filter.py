@@ -2,7 +2,8 @@
 
 It spares reading most of the rows in Python. JSON is looked at as text: unless there is a backslash
 in it, a name or a text stands there as it is. What cannot be told so is parsed by SQLite's JSON
-functions, where it has them. Metadata that are no text may always match.
+functions, where it has them. In the pickles of 0.8 text that is ASCII stands as it is, too, unless
+there is a backslash; numbers may stand there in many ways. What else is no text may always match.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 # No more criteria are asked of each row: the first ones rule out most.
 _MOST = 3
+
+# As 0.8 does it; what else there may be is not looked at.
+_PICKLED = "typeof(metadata) = 'blob' AND substr(metadata, 1, 1) = x'80'"
 
 # Whatever number has neither stands there as its digits.
 _NO_INTEGER = "metadata GLOB '*[0-9][.eE]*'"
@@ -41,10 +45,14 @@ def _one(name: str, value: Any, has_json: bool) -> Condition:
     # The value first: most rows have the name.
     tokens.append(f'"{name}"')
     sure = isinstance(value, str)
+    pickled = [each for each in (value, name) if isinstance(each, str) and each.isascii()]
+    found = "".join(" AND instr(metadata, CAST(? AS BLOB))" for _ in pickled)
     return (
-        f"CASE WHEN typeof(metadata) <> 'text' THEN 1 WHEN instr(metadata, '\\') THEN {parsed}"
+        f"CASE WHEN {_PICKLED} THEN instr(metadata, x'5c') OR (1{found})"
+        " WHEN typeof(metadata) <> 'text' OR substr(metadata, 1, 1) = char(128) THEN 1"
+        f" WHEN instr(metadata, '\\') THEN {parsed}"
         f" WHEN {seen} AND instr(metadata, ?) THEN {'1' if sure else parsed} ELSE 0 END",
-        [*parameters, *tokens, *([] if sure else parameters)],
+        [*pickled, *parameters, *tokens, *([] if sure else parameters)],
     )
 
 

@@ -85,11 +85,11 @@ class _Batch:
             return False
         unit = store._state.unit
         assert unit is not None
-        savepoint = store._savepoint()
+        savepoint, told = store._savepoint(), len(unit.changes)
         try:
             with Use(store) as handle:
                 connection = store._in_transaction(handle)
-                handle.dirtied += 2 * self._bytes + (len(rows) << 10)
+                handle.dirtied(2 * self._bytes + (len(rows) << 10))
                 if store._has_index:
                     count = store._index.insert_many(connection, store._insert_sql, rows)
                 else:
@@ -98,6 +98,8 @@ class _Batch:
             store._rollback_to(savepoint)
             raise
         if count != len(rows):
+            # What a signal handler has done meanwhile is undone, too.
+            del unit.changes[told:]
             store._rollback_to(savepoint)
             return False
         store._release(savepoint)

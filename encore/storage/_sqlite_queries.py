@@ -110,15 +110,17 @@ class Queries:
             keys = find(handle.connection, criteria, _MOST, keys_only=True)
         if keys is None or len(keys) > _MOST:
             return None
-        return self._rows_of(list(dict.fromkeys(keys)))
+        return self._rows_of(list(dict.fromkeys(keys)), criteria)
 
-    def _rows_of(self, keys: list[tuple[str]]) -> Iterator[Any]:
+    def _rows_of(self, keys: list[tuple[str]], criteria: Metadata) -> Iterator[Any]:
+        # Pickles are found whatever is looked up.
+        condition, values = filter_for(criteria, self._store._has_json)
         for start in range(0, len(keys), _FEW):
             part = [key for (key,) in keys[start : start + _FEW]]
             marks = ", ".join("?" * len(part))
-            sql = f"SELECT key, metadata FROM {self._table} WHERE key IN ({marks})"
+            sql = f"SELECT key, metadata FROM {self._table} WHERE key IN ({marks}) AND {condition}"
             with Use(self._store) as handle:
-                rows = handle.rows(sql, part)
+                rows = handle.rows(sql, (*part, *values))
             yield from rows
 
     def _filter(self, criteria: Metadata) -> Iterable[Any]:

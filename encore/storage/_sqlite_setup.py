@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from ._sqlite_connections import BUSY, BUSY_SETUP, Waiting
+from ._sqlite_connections import BUSY, BUSY_SETUP, NEVER_SPILL, Waiting
 from .errors import StoreError, StoreOSError, os_errors
 
 TYPE_CHECKING = False
@@ -70,6 +70,7 @@ def new_connection(store: SqliteStore) -> sqlite3.Connection:
     )
     try:
         connection.execute(f"PRAGMA synchronous={level}")
+        connection.execute(NEVER_SPILL)
     except BaseException as error:
         connection.close()
         if isinstance(error, sqlite3.OperationalError):

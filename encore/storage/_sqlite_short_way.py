@@ -12,6 +12,7 @@ from __future__ import annotations
 from ._changes import Change, has_listeners
 from ._keys import check_key
 from ._metadata import dumps
+from ._sqlite_base import PER_CHANGE, PER_NAME
 from ._sqlite_large import is_tame, stage_tame
 from ._streams import buffers_of
 from .errors import StoreError
@@ -74,13 +75,16 @@ def put(
     store: SqliteStore, key: str, data: bytes, metadata: Metadata, observer: Observer | None
 ) -> list[Change] | None:
     """Set a key the short way; return what is to be told now, or None if it takes the long one."""
+    if store._state.created is not None:
+        return None
     text = dumps(metadata)
     now = round(store._clock() * 1e6) / 1e6
     replace = (store._replace_sql, (text, now, data, key), StoreUpdateEvent)
     insert = (store._insert_sql, (text, now, now, data, key), StoreSetEvent)
     unit = store._state.unit
+    size = PER_CHANGE + PER_NAME * len(metadata) + len(text) + len(data)
     for sql, values, kind in (insert, replace) if store._mostly_new else (replace, insert):
-        if store._execute(sql, values, unit):
+        if store._execute(sql, values, unit, size):
             store._mostly_new = kind is StoreSetEvent
             change = Change(kind, key, metadata, observer)
             if unit is None:

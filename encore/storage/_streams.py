@@ -163,32 +163,15 @@ class CountingStream:
         self._progress = progress
         self._done = 0
 
-    def read(self, size: int, /) -> bytes:
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            # As stores written for 0.8 may read; the stream itself need not know how.
+            return b"".join(iter(lambda: self.read(BUFFER_SIZE), b""))
         data = as_bytes(self._stream.read(size), "the stream's read()")
         if data and self._progress is not None:
             self._done += len(data)
             self._progress(step=self._done)
         return data
-
-
-class ForeignErrors:
-    """An iterator that remembers what the one below raised: it is the caller's, not the store's."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self.error: BaseException | None = None
-
-    def __iter__(self) -> ForeignErrors:
-        return self
-
-    def __next__(self) -> bytes:
-        try:
-            return next(self._chunks)
-        except StopIteration:
-            raise
-        except BaseException as error:
-            self.error = error
-            raise
 
 
 class BufferIteratorIO(io.RawIOBase):
@@ -293,6 +276,17 @@ def source_stream(source: Source, start: int | None = None, end: int | None = No
         return io.BytesIO()
     reader = SourceReader(source, begin, stop)
     return io.BufferedReader(reader, min(_READ_AHEAD, stop - begin))
+
+
+def read_into(stream: Any, target: memoryview) -> int:
+    """Read into a buffer, as readinto() does, which a stream of EnCore 0.8 need not have."""
+    readinto = getattr(stream, "readinto", None)
+    if readinto is not None:
+        count: int = readinto(target)
+        return count
+    data = stream.read(len(target))
+    target[: len(data)] = data
+    return len(data)
 
 
 def skip(stream: Readable, count: int) -> None:

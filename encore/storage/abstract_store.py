@@ -70,6 +70,7 @@ __all__ = [
     "AbstractStore",
     "AuthorizationError",
     "PreconditionError",
+    "RepairableStore",
     "StoreError",
     "Value",
 ]
@@ -630,6 +631,20 @@ class AbstractStore(AbstractReadOnlyStore):
         from .mapping import StoreMapping
 
         return StoreMapping(self)
+
+
+class RepairableStore(AbstractStore):
+    """A store that can mend itself."""
+
+    @abstractmethod
+    def repair(self) -> list[Finding]:
+        """Mend what check() finds; what is fine is not touched.
+
+        Returns
+        -------
+        list of Finding
+            What was wrong, with its outcome.
+        """
 
 
 class AbstractAuthorizingStore(AbstractStore):

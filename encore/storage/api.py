@@ -10,12 +10,23 @@ if TYPE_CHECKING:
         AbstractAuthorizingStore,
         AbstractReadOnlyStore,
         AbstractStore,
+        RepairableStore,
     )
     from .base_store import BaseReadOnlyStore, BaseStore
+    from .checked_store import CheckedStore
     from .copying import CopyReport, copy_store, sync_store
     from .dict_memory_store import DictMemoryStore
     from .directory_store import DirectoryStore, LeftOut
-    from .errors import AuthorizationError, PreconditionError, StoreError, StoreOSError
+    from .errors import (
+        AuthenticationError,
+        AuthorizationError,
+        HiddenKeyError,
+        IntegrityError,
+        PreconditionError,
+        StoreError,
+        StoreOSError,
+        TemporaryError,
+    )
     from .events import (
         StoreDeleteEvent,
         StoreEvent,
@@ -39,14 +50,19 @@ if TYPE_CHECKING:
         init_shared_store,
     )
     from .hash_prefix_store import HashPrefixStore
+    from .joined_store import JoinedStore
     from .locking_filesystem_store import LockingFileSystemStore
     from .maintenance import Finding
     from .mapping import ReadOnlyStoreMapping, StoreMapping
+    from .mounted_store import MountedStore
     from .opener import open_store
     from .overlay_store import OverlayStore
     from .prefix_store import PrefixStore
     from .read_only_store import ReadOnlyStore
     from .renaming_store import RenamingStore
+    from .retry_policy import RetryPolicy
+    from .retry_store import RetryStore
+    from .simple_auth_store import SimpleAuthStore, make_encoder, sha1_hasher
     from .sqlite_store import SqliteStore
     from .string_value import StringValue
     from .url_value import URLValue
@@ -57,9 +73,11 @@ __all__ = [
     "AbstractAuthorizingStore",
     "AbstractReadOnlyStore",
     "AbstractStore",
+    "AuthenticationError",
     "AuthorizationError",
     "BaseReadOnlyStore",
     "BaseStore",
+    "CheckedStore",
     "CopyReport",
     "DictMemoryStore",
     "DirectoryStore",
@@ -69,16 +87,24 @@ __all__ = [
     "FileValue",
     "Finding",
     "HashPrefixStore",
+    "HiddenKeyError",
+    "IntegrityError",
+    "JoinedStore",
     "LeftOut",
     "LockError",
     "LockingFileSystemStore",
+    "MountedStore",
     "OverlayStore",
     "PreconditionError",
     "PrefixStore",
     "ReadOnlyStore",
     "ReadOnlyStoreMapping",
     "RenamingStore",
+    "RepairableStore",
+    "RetryPolicy",
+    "RetryStore",
     "SharedFileLock",
+    "SimpleAuthStore",
     "SqliteStore",
     "StoreDeleteEvent",
     "StoreError",
@@ -97,24 +123,31 @@ __all__ = [
     "StoreTransactionStartEvent",
     "StoreUpdateEvent",
     "StringValue",
+    "TemporaryError",
     "URLValue",
     "Value",
     "WrapperStore",
     "copy_store",
     "init_shared_store",
+    "make_encoder",
     "open_store",
+    "sha1_hasher",
     "sync_store",
 ]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "abstract_store": "AbstractAuthorizingStore AbstractReadOnlyStore AbstractStore",
+        "abstract_store": "AbstractAuthorizingStore AbstractReadOnlyStore AbstractStore RepairableStore",
         "base_store": "BaseReadOnlyStore BaseStore",
+        "checked_store": "CheckedStore",
         "copying": "CopyReport copy_store sync_store",
         "dict_memory_store": "DictMemoryStore",
         "directory_store": "DirectoryStore LeftOut",
-        "errors": "AuthorizationError PreconditionError StoreError StoreOSError",
+        "errors": (
+            "AuthenticationError AuthorizationError HiddenKeyError IntegrityError "
+            "PreconditionError StoreError StoreOSError TemporaryError"
+        ),
         "events": (
             "StoreDeleteEvent StoreEvent StoreKeyEvent StoreModificationEvent "
             "StoreProgressEndEvent StoreProgressEvent StoreProgressStartEvent "
@@ -130,9 +163,14 @@ __getattr__, __dir__ = lazy_names(
         "read_only_store": "ReadOnlyStore",
         "renaming_store": "RenamingStore",
         "maintenance": "Finding",
+        "joined_store": "JoinedStore",
         "locking_filesystem_store": "LockingFileSystemStore",
         "mapping": "ReadOnlyStoreMapping StoreMapping",
+        "mounted_store": "MountedStore",
         "opener": "open_store",
+        "retry_policy": "RetryPolicy",
+        "retry_store": "RetryStore",
+        "simple_auth_store": "SimpleAuthStore make_encoder sha1_hasher",
         "sqlite_store": "SqliteStore",
         "string_value": "StringValue",
         "url_value": "URLValue",

@@ -367,7 +367,7 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
 
     @abstractmethod
     def _rollback_to(self, savepoint: Any) -> None:
-        """Go back to a savepoint."""
+        """Go back to a savepoint; done again after an interrupt."""
 
     def _release(self, savepoint: Any) -> None:
         """A savepoint is needed no more."""
@@ -388,13 +388,12 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
                 raise
             self._release(savepoint)
             return []
-        unit = Unit()
+        unit = Unit(is_step=True)
         try:
             self._open_unit(unit)
             self._begin()
-            change = step()
             # Changes of whatever was nested in the step come first: they were made before it was over.
-            count = len(unit.changes)
+            unit.changes.append(step())
             self._commit()
             state.unit = None
         except BaseException:
@@ -403,7 +402,6 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
             finally:
                 state.unit = None
             raise
-        unit.changes.insert(count, change)
         return unit.changes
 
     def _open_unit(self, unit: Unit) -> None:
@@ -432,12 +430,15 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
         if unit is None:
             raise StoreError("this thread has no transaction to leave")
         if unit.marks:
-            savepoint, count = unit.marks.pop()
+            savepoint, count = unit.marks[-1]
             if succeeded:
+                unit.marks.pop()
                 self._release(savepoint)
             else:
                 del unit.changes[count:]
                 self._rollback_to(savepoint)
+                # Not before: after an interrupt it is done again.
+                unit.marks.pop()
             return
         done = False
         try:
@@ -445,13 +446,28 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
                 self._commit()
                 done = True
         finally:
-            self._state.unit = None
-            if not done:
-                self._rollback()
+            try:
+                if not done:
+                    self._rollback()
+            finally:
+                self._state.unit = None
             self._tell_transaction(StoreTransactionEndEvent, state="done" if done else "failed")
         if done:
             for change in unit.changes:
                 self._tell(change)
+
+    def _depth(self) -> int:
+        unit = self._state.unit
+        return 0 if unit is None else 1 + len(unit.marks)
+
+    def _abandon(self, depth: int) -> None:
+        try:
+            super()._abandon(depth)
+        finally:
+            if not depth:
+                # The unit may be over already, and what it has begun not be.
+                self._rollback()
+                self._state.unit = None
 
     def transaction(self, notes: str = "") -> AbstractContextManager[Any]:
         return TransactionContext(self, notes)
@@ -656,7 +672,14 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
         if head is None:
             if merge:
                 raise KeyError(key)
-            new = Head({} if metadata is None else metadata, now, now, 0)
+            # A composite may have had the key elsewhere.
+            created, self._state.created = self._state.created, None
+            new = Head(
+                {} if metadata is None else metadata,
+                now if created is None else min(now, round(created * 1e6) / 1e6),
+                now,
+                0,
+            )
         else:
             if metadata is None or merge:
                 if head.metadata is None:

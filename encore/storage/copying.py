@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ._copier import Copier
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..events.abstract_event_manager import BaseEventManager
@@ -97,6 +95,8 @@ def copy_store(
     StoreProgressStartEvent, StoreProgressStepEvent, StoreProgressEndEvent for the whole, in bytes,
     with an empty `key`; the events of the target for each key
     """
+    from ._copier import Copier
+
     copier = Copier(CopyReport(), source, target, on_conflict, workers, cancel)
     copier.run(match, event_manager)
     return copier.report
@@ -136,6 +136,8 @@ def sync_store(
     --------------
     As copy_store()
     """
+    from ._copier import Copier
+
     copier = Copier(CopyReport(), source, target, on_conflict, workers, cancel, dry_run)
     copier.run(match, event_manager)
     if delete and not copier.report.failed:

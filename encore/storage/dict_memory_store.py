@@ -4,6 +4,9 @@ A change goes the long way of OverlayStore where there is something to be done o
 progress, a condition, a subclass. Otherwise it goes a short way: the new record is made without a
 lock, and takes the place of the old one if that is still there. Only that moment is locked, so that
 nobody waits in it; and while a unit of work has the long lock, nobody gets there.
+
+Pages of keys are cut out of a sorted list, which is made when a second page is asked for. It is never
+changed: which keys have come or gone since is noted beside it, before they do.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from _thread import RLock
 from io import BufferedReader, BytesIO, FileIO
 
 from ._changes import Change
+from ._keys import prefix_end
 from ._metadata import matches
 from .base_store import Head, no_positional_manager
 from .errors import StoreError
@@ -37,6 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DictMemoryStore"]
 
+# What is small beside any page.
+_FEW = 100
+
 #: Stands where a key is about to be taken out. It has no metadata that could be found.
 _GONE: Any = (b"", {}, 0.0, 0.0)
 
@@ -46,6 +53,32 @@ def _load() -> None:
     global StoreDeleteEvent, StoreSetEvent, StoreUpdateEvent, progress_wanted, unheard  # noqa: PLW0603
     from ._progress import progress_wanted, unheard
     from .events import StoreDeleteEvent, StoreSetEvent, StoreUpdateEvent
+
+
+class _Order:
+    """The keys of a store in order, and which of them may have come or gone since they were sorted."""
+
+    __slots__ = ("changed", "keys", "most")
+
+    def __init__(self, most: int) -> None:
+        #: None until they are sorted.
+        self.keys: list[str] | None = None
+        #: None when there have been more than `most`: the store is written more than it is listed.
+        self.changed: set[str] | None = set()
+        self.most = most
+
+    def note(self, keys: Iterable[str]) -> None:
+        changed = self.changed
+        if changed is not None:
+            changed.update(keys)
+            if len(changed) > self.most:
+                # In this order, as state() has the other.
+                self.keys = None
+                self.changed = None
+
+    def state(self) -> tuple[list[str] | None, set[str] | None]:
+        changed = self.changed
+        return self.keys, changed
 
 
 class DictMemoryStore(OverlayStore):
@@ -62,7 +95,13 @@ class DictMemoryStore(OverlayStore):
     """
 
     _must_connect = False
-    _transient = OverlayStore._transient | {"_mutex", "_moment", "_direct", "_steady"}
+    _transient = OverlayStore._transient | {
+        "_mutex",
+        "_moment",
+        "_direct",
+        "_steady",
+        "_order",
+    }
 
     def __init__(self, *misplaced: NoReturn, event_manager: BaseEventManager | None = None) -> None:
         if misplaced:
@@ -96,6 +135,8 @@ class DictMemoryStore(OverlayStore):
         self._direct = type(self) is DictMemoryStore
         # Another object after each commit, None in the middle of one.
         self._steady: object | None = object()
+        # None until a page is asked for.
+        self._order: _Order | None = None
 
     def info(self) -> dict[str, Any]:
         return {**super().info(), "durable": "none", "streaming": False}
@@ -105,7 +146,8 @@ class DictMemoryStore(OverlayStore):
     # unnoticed where as many come as go.)
 
     def _record(self, key: str) -> Record | None:
-        return self._load(key) if self._direct else super()._record(key)
+        record: Record | None = self._store.get(key) if self._direct else super()._record(key)
+        return None if record is _GONE else record
 
     def _load(self, key: str) -> Record | None:
         record = self._store.get(key)
@@ -139,6 +181,9 @@ class DictMemoryStore(OverlayStore):
         return StringValue.of_normalised(data, metadata, created or 0.0, modified or 0.0)
 
     def _page(self, prefix: str, start_after: str | None, limit: int | None) -> Iterator[str]:
+        page = self._cut(prefix, start_after, limit)
+        if page is not None:
+            return iter(page)
         keys = self._list(prefix)
         if start_after is not None:
             keys = [key for key in keys if key > start_after]
@@ -147,6 +192,65 @@ class DictMemoryStore(OverlayStore):
         from heapq import nsmallest
 
         return iter(nsmallest(limit, keys))
+
+    def _cut(self, prefix: str, start_after: str | None, limit: int | None) -> list[str] | None:
+        """Return a page of the keys in order, None if all of them have to be looked at."""
+        from bisect import bisect_left, bisect_right
+
+        steady, order = self._steady, self._order
+        keys, changed = (None, None) if order is None else order.state()
+        if steady is None:
+            return None
+        if changed is None:
+            # Perhaps it is the only page: to sort all for it would take longer.
+            self._order = self._new_order()
+            return None
+        if (
+            keys is None
+            or (len(changed) > _FEW and len(changed) ** 2 > len(keys))
+            or not self._is_whole(keys, changed)
+        ):
+            # Before it is filled, so that nothing is missed meanwhile.
+            self._order = order = self._new_order()
+            order.keys = keys = sorted(self._load_keys())
+            changed = order.changed or set()
+        # A copy: others go on.
+        changed = changed.union(self._state.overlay or ())
+        first = bisect_left(keys, prefix)
+        if start_after is not None:
+            first = max(first, bisect_right(keys, start_after))
+        end = prefix_end(prefix)
+        last = len(keys) if end is None else bisect_left(keys, end)
+        if limit is not None:
+            last = min(last, first + limit + len(changed))
+        page = keys[first:last]
+        if changed:
+            page = [key for key in page if key not in changed]
+            page += [
+                key
+                for key in changed
+                if key.startswith(prefix)
+                and (start_after is None or key > start_after)
+                and self._record(key) is not None
+            ]
+            page.sort()
+        # Nothing of a commit is seen, or all.
+        if self._steady is not steady:
+            return None
+        return page if limit is None else page[:limit]
+
+    def _new_order(self) -> _Order:
+        return _Order(_FEW + len(self._store) // 4)
+
+    def _is_whole(self, keys: list[str], changed: set[str]) -> bool:
+        """Whether so many keys are there as should be; others than us may plant and remove some."""
+        from bisect import bisect_left
+
+        store, count = self._store, len(keys)
+        for key in changed.copy():
+            at = bisect_left(keys, key)
+            count += (key in store) - (at < len(keys) and keys[at] == key)
+        return count == len(store)
 
     # The long way
 
@@ -188,19 +292,17 @@ class DictMemoryStore(OverlayStore):
         store = self._store
         # What is replaced or removed stays alive until the end: its finalizers may run anything.
         replaced = [store.get(key) for key in overlay]
-        if len(overlay) == 1:
-            for key, record in overlay.items():
-                if record is None:
-                    store.pop(key, None)
-                else:
-                    store[key] = record
-            return
+        records = {key: _GONE if record is None else record for key, record in overlay.items()}
         self._steady = None
         try:
-            # One step for other threads: it runs no Python code, as the keys are exact strs.
-            store.update(
-                {key: _GONE if record is None else record for key, record in overlay.items()}
-            )
+            while True:
+                order = self._order
+                if order is not None:
+                    order.note(overlay)
+                if order is self._order:
+                    # One step for other threads: it runs no Python code, as the keys are exact strs.
+                    store.update(records)
+                    break
         finally:
             for key in overlay:
                 if store.get(key) is _GONE:
@@ -242,20 +344,30 @@ class DictMemoryStore(OverlayStore):
                             now = round(modified * 1e6 + 1) / 1e6
                         found = {**found} if metadata is None else metadata
                     record = (data, found, created or 0.0, now)
+                    done = False
                     # "with moment" takes twice as long.
                     try:
                         moment.acquire()
-                        # No call, so that no signal handler comes in between.
-                        there = store[key] if key in store else None  # noqa: SIM401
-                        if there is not old or not self._direct:
-                            continue
-                        store[key] = record
+                        # From the last look to the change there is neither a call nor a jump, so
+                        # that no signal handler comes in between.
+                        if old is None:
+                            order = self._order
+                            if order is not None:
+                                order.note((key,))
+                            if key not in store and self._direct and order is self._order:
+                                store[key] = record
+                                done = True
+                        elif key in store and store[key] is old and self._direct:
+                            store[key] = record
+                            done = True
                     finally:
                         try:
                             moment.release()
                         except RuntimeError:
                             # This thread was interrupted before it got it.
                             pass
+                    if not done:
+                        continue
                     if not quiet:
                         kind = StoreSetEvent if old is None else StoreUpdateEvent
                         self._tell(Change(kind, key, found))
@@ -270,7 +382,12 @@ class DictMemoryStore(OverlayStore):
             moment = self._moment
             try:
                 moment.acquire()
-                old = self._store.pop(key, None) if self._direct else None
+                order = self._order
+                if order is not None:
+                    order.note((key,))
+                old = None
+                if self._direct and order is self._order:
+                    old = self._store.pop(key, None)
             finally:
                 try:
                     moment.release()
@@ -297,25 +414,23 @@ def _find(records: dict[str, Record], criteria: Metadata) -> list[tuple[str, Met
 
     A plain criterion is compared in one expression, and says which are looked at for the others.
     """
+    compared = 0
     for name, value in criteria.items():
         kind = type(value)
-        if kind is str:
-            found = [(key, r[1]) for key, r in records.items() if r[1].get(name) == value]
-        elif kind is int or kind is float:
-            found = [
-                (key, r[1])
-                for key, r in records.items()
-                if (item := r[1].get(name)) == value and type(item) is not bool
-            ]
-        elif kind is bool:
-            found = [(key, r[1]) for key, r in records.items() if r[1].get(name) is value]
-        else:
-            continue
-        if len(criteria) == 1:
-            return found
-        break
+        if kind is str or kind is int or kind is float or kind is bool:
+            try:
+                # Mostly all have the name, and asking whether they do takes a quarter of the time.
+                found = [(key, r[1]) for key, r in records.items() if r[1][name] == value]
+            except KeyError:
+                found = [(key, r[1]) for key, r in records.items() if r[1].get(name) == value]
+            if kind is not str:
+                # Numbers and truth values equal one another.
+                truth = kind is bool
+                found = [item for item in found if (type(item[1][name]) is bool) is truth]
+            compared = 1
+            break
     else:
         found = [(key, r[1]) for key, r in records.items() if r is not _GONE]
-        if not criteria:
-            return found
+    if len(criteria) == compared:
+        return found
     return [item for item in found if matches(item[1], criteria)]

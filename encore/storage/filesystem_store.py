@@ -12,7 +12,16 @@ import time
 from _thread import RLock
 
 from ._metadata import matches
-from .base_store import Head, no_positional_manager
+from ._pair_store import (
+    MAGIC,
+    FileSystemStoreError,
+    absolute,
+    check_magic,
+    check_store,
+    init_shared_store,
+)
+from .abstract_store import RepairableStore
+from .base_store import Head
 from .errors import StoreError, from_os_error, os_errors
 from .overlay_store import LOCK_TIMEOUT, OverlayState, OverlayStore
 from .string_value import StringValue
@@ -25,9 +34,11 @@ if TYPE_CHECKING:
 
     from ..events.abstract_event_manager import BaseEventManager
     from ._filenames import decode, encode, is_digest, is_plain, may_be_old
-    from ._pair_directory import Draft, PairDirectory, Staged
+    from ._metadata_files import needle_of
+    from ._pair_directory import PairDirectory
     from ._pair_index import PairIndex
     from ._pair_reader import DATA, Pair
+    from ._pair_writer import Draft, Staged
     from ._posix import read_file, unlink
     from ._streams import Source
     from .file_value import LateFile, OpenFile, OpenFileValue
@@ -35,19 +46,12 @@ if TYPE_CHECKING:
 
 __all__ = ["FileSystemStore", "FileSystemStoreError", "init_shared_store"]
 
-MAGIC = ".FSStore"
-VERSION = 1
-
 # Values up to this size are read by get() itself: that costs no more than keeping the file open.
 _SMALL = 65536
 
 # Larger values keep their file open, so that they stay what they are; but no more than this many
 # at a time, as processes are commonly given 1024 open files in all.
 _MAX_OPEN = 128
-
-
-# Names of other files in the directory begin with these.
-_OWN = (".FStmp", ".FSjournal", ".FSlost", "__log__.txt")
 
 
 _loaded = False
@@ -59,103 +63,26 @@ def _load() -> None:
     if _loaded:
         return
     global decode, encode, is_digest, is_plain, may_be_old  # noqa: PLW0603
-    global PairDirectory, Draft, DATA, Pair, read_file, unlink  # noqa: PLW0603
+    global PairDirectory, Draft, DATA, Pair, needle_of, read_file, unlink  # noqa: PLW0603
     global LateFile, OpenFile, OpenFileValue  # noqa: PLW0603
     from ._filenames import decode, encode, is_digest, is_plain, may_be_old
-    from ._pair_directory import Draft, PairDirectory
+    from ._metadata_files import needle_of
+    from ._pair_directory import PairDirectory
     from ._pair_reader import DATA, Pair
+    from ._pair_writer import Draft
     from ._posix import read_file, unlink
     from .file_value import LateFile, OpenFile, OpenFileValue
 
     _loaded = True
 
 
-class FileSystemStoreError(StoreError):
-    """A directory is no file system store."""
-
-
-def init_shared_store(path: str | os.PathLike[str], magic_fname: str = MAGIC) -> None:
-    """Make a directory a file system store; harmless if it is one.
-
-    Parameters
-    ----------
-    path : str or PathLike
-        Made if it does not exist.
-    magic_fname : str
-        Name of the file that marks it.
-    """
-    root = _absolute(path)
-    magic = os.path.join(root, _check_magic(magic_fname))
-    _load()
-    with os_errors():
-        _make_directories(root)
-        if os.path.exists(magic):
-            return
-        temporary = os.path.join(root, f".FS{os.urandom(6).hex()}")
-        try:
-            with open(temporary, "x", encoding="ascii") as file:
-                file.write(f"__version__ = {VERSION}\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, magic)
-        except BaseException:
-            unlink(temporary)
-            raise
-        _sync_directory(root)
-
-
-def _make_directories(path: str) -> None:
-    """As os.makedirs(), but what is made survives power loss."""
-    if os.path.isdir(path):
-        return
-    parent = os.path.dirname(path)
-    if parent != path:
-        _make_directories(parent)
-    try:
-        os.mkdir(path)
-    except FileExistsError:
-        # Made meanwhile; or it is no directory.
-        if not os.path.isdir(path):
-            raise
-    _sync_directory(parent)
-
-
-def _sync_directory(path: str) -> None:
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _absolute(path: str | os.PathLike[str]) -> str:
-    no_positional_manager(path)
-    name = os.fsdecode(os.fspath(path))
-    if not name:
-        raise ValueError("the path of a file system store is not empty")
-    return os.path.abspath(name)
-
-
-def _check_magic(magic_fname: str) -> str:
-    if not isinstance(magic_fname, str):
-        raise TypeError(f"magic_fname is a str, not {type(magic_fname).__name__}: {magic_fname!r}")
-    if (
-        not magic_fname
-        or magic_fname in (".", "..")
-        or os.path.basename(magic_fname) != magic_fname
-    ):
-        raise ValueError(f"magic_fname is the name of a file in the directory, not {magic_fname!r}")
-    if magic_fname.startswith(_OWN) or magic_fname.endswith((".data", ".metadata", ".key")):
-        raise ValueError(f"magic_fname is a name that the store itself uses: {magic_fname!r}")
-    return magic_fname
-
-
 class _State(OverlayState):
-    #: What is to be removed after the unit of work, unless it was used.
-    staged: list[Staged] | None = None
+    def __init__(self) -> None:
+        #: What is to be removed after the unit of work, unless it was used.
+        self.staged: list[Staged] = []
 
 
-class FileSystemStore(OverlayStore):
+class FileSystemStore(OverlayStore, RepairableStore):
     """A store in the files of one directory, for any number of processes.
 
     Parameters
@@ -199,14 +126,14 @@ class FileSystemStore(OverlayStore):
         durability: str = "power",
         index: bool = False,
     ) -> None:
-        self.path = _absolute(path)
-        self.magic_fname = _check_magic(magic_fname)
+        self.path = absolute(path)
+        self.magic_fname = check_magic(magic_fname)
         if durability not in ("power", "process"):
             raise ValueError(f"durability is 'power' or 'process', not {durability!r}")
         self._durability = durability
         self._is_indexed = bool(index)
         super().__init__(event_manager=event_manager)
-        self._check_magic_file()
+        check_store(self.path, self.magic_fname)
 
     def _prepare(self) -> None:
         _load()
@@ -239,27 +166,10 @@ class FileSystemStore(OverlayStore):
     def info(self) -> dict[str, Any]:
         return {**super().info(), "durable": self._durability, "streaming": True, "path": self.path}
 
-    def _check_magic_file(self) -> None:
-        if not os.path.isdir(self.path):
-            raise FileSystemStoreError(f"there is no directory {self.path!r}")
-        try:
-            magic = read_file(os.path.join(self.path, self.magic_fname))
-        except OSError as error:
-            raise FileSystemStoreError(f"{self.path!r} cannot be read: {error.strerror}") from error
-        if magic is None:
-            raise FileSystemStoreError(
-                f"{self.path!r} is no file system store: it has no {self.magic_fname!r} (see init_shared_store)"
-            )
-        name, _, version = magic[:1000].decode(errors="replace").partition("=")
-        if name.strip() == "__version__" and version.strip().isdecimal() and int(version) > VERSION:
-            raise FileSystemStoreError(
-                f"{self.path!r} was made by a newer encore: version {version.strip()}"
-            )
-
     # Life cycle
 
     def _open(self, credentials: Any) -> None:
-        self._check_magic_file()
+        check_store(self.path, self.magic_fname)
         self._pairs = self._make_directory()
         if self._is_indexed:
             from ._pair_index import PairIndex
@@ -402,11 +312,12 @@ class FileSystemStore(OverlayStore):
         overlay: dict[str, Draft | None],
         criteria: dict[str, Any],
     ) -> Iterator[tuple[str, dict[str, Any]]]:
+        needle = needle_of(criteria)
         for key, name in found:
             if key in overlay:
                 continue
             try:
-                metadata = self._directory.metadata(name, name in unsettled)
+                metadata = self._directory.metadata(name, name in unsettled, needle)
             except OSError as error:
                 import errno
 
@@ -490,16 +401,10 @@ class FileSystemStore(OverlayStore):
         return check(self)
 
     def repair(self) -> list[Finding]:
-        """Mend what check() finds.
+        """Mend what check() finds; neither what is fine nor what another program has just changed is touched.
 
-        What is fine is not touched, nor is what another program has changed within the last seconds. No
-        data are removed; metadata that belong to nothing, or are damaged, are put aside into
+        No data are removed; metadata that belong to nothing, or are damaged, are put aside into
         ``.FSlost``. The writer lock is held all the while.
-
-        Returns
-        -------
-        list of Finding
-            What was wrong, with its outcome.
         """
         from ._pair_maintenance import repair
 
@@ -552,10 +457,7 @@ class FileSystemStore(OverlayStore):
             staged = self._directory.stage(())
         if staged is not None:
             staged.taken = True
-            if state.staged is None:
-                state.staged = [staged]
-            else:
-                state.staged.append(staged)
+            state.staged.append(staged)
         if isinstance(old, Draft):
             return Draft(head, staged or old.staged, old.old, old.new)
         if old is None and key in (state.overlay or ()):
@@ -622,13 +524,12 @@ class FileSystemStore(OverlayStore):
         self._after_commit(changes)
 
     def _clean(self) -> None:
-        state = self._state
-        staged = state.staged
-        if staged is not None:
-            state.staged = None
-            for each in staged:
-                if each.path is not None:
-                    each.remove()
+        staged = self._state.staged
+        # A signal handler that writes, or an interrupt, may come in between.
+        done = staged.copy()
+        for each in done:
+            each.remove()
+        del staged[: len(done)]
 
     # What a subclass may have its own way for
 

@@ -1,17 +1,19 @@
 """A store in a table of an SQLite database.
 
 The table is that of EnCore 0.8, five columns; other programs may insert rows by position. Data of
-more than 64 KiB stand in a table of chunks beside it, see _sqlite_blobs.py and _sqlite_large.py.
+more than 64 KiB stand in a table of chunks beside it, see _sqlite_blobs.py; how they come in and
+out is in _sqlite_large.py and _sqlite_kept.py.
 Metadata are written as JSON; the pickles of 0.8 are read, see _sqlite_rows.py. An index of them is
 kept by triggers, see _metadata_index.py; what it does not find is filtered in SQL, see
 _sqlite_filter.py.
 
 Each thread has a connection of its own. The database is in WAL mode where that can be had, so that
-readers and the one writer do not wait for each other, and a value that is too large to be read at
-once is read from a snapshot. Connections and transactions have their home in _sqlite_base.py.
+readers and the one writer do not wait for each other, and values that are too large to be read at
+once are read from a snapshot. Connections and transactions have their home in _sqlite_base.py.
 
 A change goes the long way of BaseStore where there is something to be done on it: a condition,
-progress, large data, a strange row. Otherwise it goes the short way, see _sqlite_short_way.py.
+progress, large data, a strange row. Otherwise it goes the short way, see _sqlite_short_way.py. What
+a signal handler does in the middle of a change comes before it, see _sqlite_asides.py.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ from io import BytesIO
 
 from ._keys import check_key
 from ._metadata import dumps, normalise
-from ._sqlite_base import PER_CHANGE, SqliteBase
+from ._sqlite_base import PER_CHANGE, PER_NAME, SqliteBase
 from ._streams import BUFFER_SIZE, check_bounds, check_buffer_size
+from .abstract_store import RepairableStore
 from .base_store import Head, no_positional_manager
 from .errors import StoreError
 from .string_value import StringValue
@@ -36,9 +39,11 @@ if TYPE_CHECKING:
     from ..events.abstract_event_manager import BaseEventManager
     from ._changes import Condition
     from ._progress import progress_wanted
+    from ._sqlite_asides import aside
     from ._sqlite_blobs import NUMBER, is_number
     from ._sqlite_connections import Handle, Use
-    from ._sqlite_large import close_quietly, make_temporary_file, read_large, read_part, stage
+    from ._sqlite_kept import Keeper, read_large, read_part
+    from ._sqlite_large import close_quietly, make_temporary_file, stage
     from ._sqlite_many import set_many
     from ._sqlite_remote import RemoteChanges
     from ._sqlite_rows import as_data, as_key, as_stamp, parse
@@ -52,9 +57,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SqliteStore"]
 
-# What a name in the metadata dirties, in bytes.
-_PER_NAME = 1 << 13
-
 _loaded = False
 
 
@@ -63,13 +65,15 @@ def _load() -> None:
     global _loaded  # noqa: PLW0603
     if _loaded:
         return
-    global NUMBER, Handle, Use, as_data, as_key, as_stamp, close_quietly, delete  # noqa: PLW0603
-    global is_number, make_temporary_file, new_connection, parse, progress_wanted  # noqa: PLW0603
+    global NUMBER, Handle, Use, aside, as_data, as_key, as_stamp, close_quietly, delete  # noqa: PLW0603
+    global Keeper, is_number, make_temporary_file, new_connection, parse, progress_wanted  # noqa: PLW0603
     global read_large, read_part, set_many, set_up, stage, write  # noqa: PLW0603
     from ._progress import progress_wanted
+    from ._sqlite_asides import aside
     from ._sqlite_blobs import NUMBER, is_number
     from ._sqlite_connections import Handle, Use
-    from ._sqlite_large import close_quietly, make_temporary_file, read_large, read_part, stage
+    from ._sqlite_kept import Keeper, read_large, read_part
+    from ._sqlite_large import close_quietly, make_temporary_file, stage
     from ._sqlite_many import set_many
     from ._sqlite_rows import as_data, as_key, as_stamp, parse
     from ._sqlite_setup import new_connection, set_up
@@ -92,7 +96,7 @@ if "sqlite3" in sys.modules:
     _register_adapter()
 
 
-class SqliteStore(SqliteBase):
+class SqliteStore(SqliteBase, RepairableStore):
     """A store in a table of an SQLite database, for any number of threads and processes.
 
     Parameters
@@ -127,6 +131,7 @@ class SqliteStore(SqliteBase):
         "_may_fill",
         "_mostly_new",
         "_remote",
+        "_keeper",
     }
 
     def __init__(
@@ -176,6 +181,10 @@ class SqliteStore(SqliteBase):
         self._mostly_new = True
         self._remote: RemoteChanges | None = None
         super()._prepare()
+
+    def _fresh(self) -> None:
+        super()._fresh()
+        self._keeper = Keeper()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.location!r}, {self.table!r})"
@@ -276,7 +285,7 @@ class SqliteStore(SqliteBase):
             raise StoreError(
                 f"{self!r} cannot be used in this process, which was forked {self._stranded}"
             )
-        handle = Handle(new_connection(self), self._sql_chunks, owner)
+        handle = Handle(new_connection(self), self._sql_chunks, owner, self._opened)
         self._live.add(handle)
         if self._remote is not None:
             self._remote.adopt(self, handle.connection)
@@ -296,15 +305,10 @@ class SqliteStore(SqliteBase):
         return check(self)
 
     def repair(self) -> list[Finding]:
-        """Mend what check() finds.
+        """Mend what check() finds; what is fine is not touched.
 
-        What is fine is not touched. If the file itself is damaged, all that can be read in it
-        is copied to a new one, which then takes its place; other processes may have it open.
-
-        Returns
-        -------
-        list of Finding
-            What was wrong, with its outcome.
+        If the file itself is damaged, all that can be read in it is copied to a new one, which then
+        takes its place; other processes may have it open.
         """
         from ._sqlite_maintenance import repair
 
@@ -417,7 +421,11 @@ class SqliteStore(SqliteBase):
         buffer_size: int,
         condition: Condition | None,
     ) -> None:
-        if condition is None and self._is_plain() and not progress_wanted(self.event_manager):
+        between = aside(self)
+        if between is not None:
+            with between:
+                self._write(key, stream, metadata, size, buffer_size, condition)
+        elif condition is None and self._is_plain() and not progress_wanted(self.event_manager):
             write(self, key, stream, metadata, buffer_size)
         else:
             super()._write(key, stream, metadata, size, buffer_size, condition)
@@ -457,15 +465,15 @@ class SqliteStore(SqliteBase):
         }
         with Use(self) as handle:
             self._in_transaction(handle)
-            handle.dirtied += PER_CHANGE + _PER_NAME * len(head.metadata) + len(text)
+            handle.dirtied(PER_CHANGE + PER_NAME * len(head.metadata) + len(text))
             old = handle.row(self._number_sql, key)
             if staged is not None or old is None:
-                if old is not None and old[0] is not None:
-                    handle.remove_blob(old[0])
                 values["data"] = staged or b""
                 if isinstance(staged, bytes):
-                    handle.dirtied += len(staged)
+                    handle.dirtied(len(staged))
                 elif staged is not None:
+                    # It may be done again.
+                    staged.seek(0)
                     values["data"] = handle.save_blob(staged)
             names = ", ".join(values)
             if old is None:
@@ -475,10 +483,18 @@ class SqliteStore(SqliteBase):
                 sets = ", ".join(f"{name} = ?" for name in values)
                 sql = f"UPDATE {self._sql_table} SET {sets} WHERE key = ?"
             handle.connection.execute(sql, (*values.values(), key))
+            # Last, so that a signal handler finds what the row names.
+            if "data" in values and old is not None and old[0] is not None:
+                handle.remove_blob(old[0])
 
     def delete(
         self, key: str, *, if_match: str | None = None, if_none_match: str | None = None
     ) -> None:
+        between = aside(self)
+        if between is not None:
+            with between:
+                self.delete(key, if_match=if_match, if_none_match=if_none_match)
+            return
         if if_match is None and if_none_match is None and self._is_plain() and delete(self, key):
             return
         super().delete(key, if_match=if_match, if_none_match=if_none_match)
@@ -486,10 +502,10 @@ class SqliteStore(SqliteBase):
     def _remove(self, key: str) -> None:
         with Use(self) as handle:
             connection = self._in_transaction(handle)
-            handle.dirtied += PER_CHANGE
+            handle.dirtied(PER_CHANGE)
             if connection.execute(self._delete_sql, (key,)).rowcount:
                 return
             old = handle.row(self._number_sql, key)
+            connection.execute(f"DELETE FROM {self._sql_table} WHERE key = ?", (key,))
             if old is not None and old[0] is not None:
                 handle.remove_blob(old[0])
-            connection.execute(f"DELETE FROM {self._sql_table} WHERE key = ?", (key,))

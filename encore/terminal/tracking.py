@@ -110,6 +110,8 @@ def _track(
     progress = ProgressManager(manager, None, None, message, steps, **attributes)
     kind = progress.StepEventType
     counter = _Counter()
+    plans_in_use = getattr(manager, "_plans_in_use", None)
+    plans: list[dict[type, Any]] = [{}] if plans_in_use is None else plans_in_use()
     calls: object = None
     known: object = counter
     counted = False
@@ -123,8 +125,8 @@ def _track(
             counter.step = count
             try:
                 # Replaced whenever somebody connects or disconnects.
-                calls = manager._plans[kind].calls  # type: ignore[attr-defined]
-            except (AttributeError, KeyError):  # a manager of another kind; or there is a tracer
+                calls = plans[0][kind].calls
+            except KeyError:
                 calls = None
             if calls is not known:
                 known = calls
@@ -162,17 +164,7 @@ class _Counter:
 
 def _count(progress: ProgressManager, calls: Any, counter: Any) -> tuple[bool, Screen | None]:
     """Whether a loop need not emit its steps; and the screen that shows them all the same."""
-    from ..events.event_manager import _EMIT, EventManager
-
-    manager: Any = progress.event_manager
-    if (
-        calls is None
-        or len(calls) > 1
-        or type(manager) is not EventManager
-        or manager._replaced
-        or EventManager.emit is not _EMIT
-        or progress._cancel is not None
-    ):
+    if calls is None or len(calls) > 1 or progress._cancel is not None:
         return False, None
     if not calls:
         return True, None

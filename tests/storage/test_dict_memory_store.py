@@ -6,6 +6,7 @@ import copy
 import io
 import os
 import pickle
+import random
 import signal
 import sys
 import threading
@@ -814,6 +815,257 @@ def test_an_interrupt_in_the_middle_of_a_change_leaves_no_lock(write, monkeypatc
         with store.transaction():
             store.from_bytes("k", b"after")
     assert interrupts > 3
+
+
+# Pages
+
+
+@pytest.fixture
+def walks(store, monkeypatch):
+    """What is there when all keys are looked at."""
+    found = []
+
+    def load_keys():
+        found.append(len(store._store))
+        return DictMemoryStore._load_keys(store)
+
+    monkeypatch.setattr(store, "_load_keys", load_keys)
+    return found
+
+
+def fill(store, count):
+    for number in range(count):
+        store.from_bytes(f"key{number:05}", b"")
+
+
+def page_of(store, prefix="", start_after=None, limit=None):
+    """What keys() should return, without an order."""
+    keys = sorted(key for key in store.query_keys() if key.startswith(prefix))
+    return [key for key in keys if start_after is None or key > start_after][:limit]
+
+
+def test_pages_do_not_look_at_all_keys(store, walks):
+    fill(store, 1000)
+    assert list(store.keys(limit=2)) == ["key00000", "key00001"]
+    assert list(store.keys(start_after="key00001", limit=2)) == ["key00002", "key00003"]
+    assert len(walks) == 2
+    # Nor do they when something has changed.
+    store.delete("key00004")
+    store.from_bytes("key00005a", b"")
+    with store.transaction():
+        store.delete("key00006")
+        store.from_bytes("key00007a", b"")
+        assert list(store.keys(start_after="key00003", limit=2)) == ["key00005", "key00005a"]
+    expected = ["key00005", "key00005a", "key00007", "key00007a"]
+    assert list(store.keys(start_after="key00003", limit=4)) == expected
+    assert list(store.keys("key0099")) == [f"key0099{digit}" for digit in range(10)]
+    for number in range(3):
+        store.delete(f"key{number:05}")
+    assert list(store.keys(limit=1)) == ["key00003"]
+    assert len(walks) == 2
+
+
+def test_the_order_is_made_anew_where_much_has_changed(store, walks):
+    fill(store, 1000)
+    for _ in range(2):
+        list(store.keys(limit=1))
+    for number in range(200):
+        store.from_bytes(f"new{number:05}", b"")
+    assert list(store.keys("new", limit=2)) == ["new00000", "new00001"]
+    assert list(store.keys("new", limit=2)) == ["new00000", "new00001"]
+    assert len(walks) == 3
+
+
+def test_there_is_no_order_for_those_who_only_write(store, walks):
+    fill(store, 1000)
+    assert store._order is None
+    for _ in range(2):
+        list(store.keys(limit=1))
+    assert len(store._order.keys) == 1000
+    fill(store, 1000)
+    assert not store._order.changed
+    for number in range(500):
+        store.from_bytes(f"new{number:05}", b"")
+    assert store._order.keys is store._order.changed is None
+    del walks[:]
+    # For a single page all keys are not sorted.
+    assert list(store.keys("new0049", limit=2)) == ["new00490", "new00491"]
+    assert store._order.keys is None
+    assert len(walks) == 1
+
+
+def test_what_others_plant_is_in_the_pages(store):
+    fill(store, 10)
+    for _ in range(3):
+        list(store.keys(limit=1))
+    store._store["a"] = (b"", {}, 1.0, 1.0)
+    del store._store["key00000"], store._store["key00001"]
+    assert list(store.keys(limit=2)) == ["a", "key00002"]
+    store._store = {}
+    assert list(store.keys(limit=2)) == []
+
+
+def test_an_order_is_not_pickled(store):
+    fill(store, 10)
+    for _ in range(2):
+        list(store.keys(limit=1))
+    twin = pickle.loads(pickle.dumps(store))
+    assert twin._order is None
+    assert list(twin.keys(limit=1)) == ["key00000"]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_pages_of_a_store_that_changes(store, seed):
+    chance = random.Random(seed)
+    names = [a + b + c for a in "abé\U0010ffff" for b in "/x" for c in "123456789"]
+
+    for key in chance.sample(names, 40):
+        store.from_bytes(key, b"")
+
+    def change():
+        key = chance.choice(names)
+        if chance.random() < 0.4 and store.exists(key):
+            store.delete(key)
+        else:
+            store.from_bytes(key, b"")
+
+    def look():
+        page = {
+            "prefix": chance.choice(["", "", "a", "b/", "\U0010ffff", "z"]),
+            "start_after": chance.choice([None, "", "a/5", "b", "é", "\U0010ffffx9"]),
+            "limit": chance.choice([None, 0, 1, 3, 100]),
+        }
+        assert list(store.keys(**page)) == page_of(store, **page)
+
+    for _ in range(60):
+        for _ in range(chance.choice([0, 1, 5])):
+            change()
+        look()
+        try:
+            with store.transaction():
+                for _ in range(chance.choice([0, 2])):
+                    change()
+                    look()
+                if chance.random() < 0.3:
+                    raise LookupError
+        except LookupError:
+            pass
+        look()
+
+
+@pytest.fixture
+def uncounted(monkeypatch):
+    """That the number of keys is wrong would be noticed, too."""
+    monkeypatch.setattr(DictMemoryStore, "_is_whole", lambda *args: True)
+
+
+# In the middle of these lines there is neither a call nor a jump.
+STEPS = {"store[key] = record", "old = self._store.pop(key, None)", "store.update(records)"}
+
+
+@pytest.mark.usefixtures("uncounted")
+@pytest.mark.parametrize("asked", [0, 1, 2])
+@pytest.mark.parametrize("write", ["set", "new", "delete", "transaction"])
+def test_pages_in_the_middle_of_a_change_miss_nothing(write, asked, interrupted):
+    def pages(frame):
+        if SOURCE[frame.f_lineno - 1].strip() not in STEPS:
+            for _ in range(2):
+                list(store.keys(limit=1))
+
+    def in_transaction():
+        with store.transaction():
+            store.from_bytes("k2", b"")
+            store.delete("k")
+
+    for number in range(1, 200):
+        store = DictMemoryStore(event_manager=EventManager())
+        store.from_bytes("k", b"")
+        for _ in range(asked):
+            list(store.keys(limit=1))
+        change = {**writes(store), "transaction": in_transaction}[write]
+        inside = interrupted(change, FILES, number, pages)
+        assert list(store.keys(limit=9)) == page_of(store)
+        assert list(store.keys(limit=9)) == page_of(store)
+        if not inside:
+            break
+    assert 3 < number < 199
+
+
+@pytest.mark.usefixtures("uncounted")
+def test_changes_in_the_middle_of_a_page_are_missed_by_no_later_one(interrupted):
+    def change(frame):
+        store.from_bytes("new", b"")
+        store.delete("k")
+
+    for number in range(1, 200):
+        store = DictMemoryStore(event_manager=EventManager())
+        for key in ("a", "k", "z"):
+            store.from_bytes(key, b"")
+        list(store.keys(limit=1))
+        got = []
+        inside = interrupted(lambda: got.extend(store.keys(limit=9)), FILES, number, change)  # noqa: B023
+        assert [key for key in got if key in "az"] == ["a", "z"]
+        for _ in range(2):
+            assert list(store.keys(limit=9)) == page_of(store)
+        if not inside:
+            break
+    assert 10 < number < 199
+
+
+def test_a_commit_in_the_middle_of_a_page_is_seen_whole_or_not_at_all(interrupted):
+    def change(frame):
+        with store.transaction():
+            store.delete("k")
+            store.from_bytes("l", b"")
+
+    for number in range(1, 200):
+        store = DictMemoryStore(event_manager=EventManager())
+        for key in ("a", "k", "z"):
+            store.from_bytes(key, b"")
+        for _ in range(2):
+            list(store.keys(limit=1))
+        for key in ("k", "l"):
+            store.from_bytes(key, b"")
+        store.delete("l")
+        got = []
+        inside = interrupted(lambda: got.extend(store.keys(limit=9)), FILES, number, change)  # noqa: B023
+        assert got in (["a", "k", "z"], ["a", "l", "z"])
+        if not inside:
+            break
+    assert 10 < number < 199
+
+
+def test_pages_see_all_of_a_transaction_or_nothing(store):
+    fill(store, 50)
+    store.from_bytes("a", b"")
+    stop, failures = threading.Event(), []
+
+    def read():
+        while not stop.is_set():
+            page = list(store.keys(limit=99))
+            if [key for key in page if not key.startswith("key")] not in (["a"], ["b", "c"]):
+                failures.append(page)
+                return
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=read) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for old, new in [(["a"], ["b", "c"]), (["b", "c"], ["a"])] * 100:
+            with store.transaction():
+                for key in old:
+                    store.delete(key)
+                for key in new:
+                    store.from_bytes(key, b"")
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(interval)
+    assert failures == []
+    assert list(store.keys(limit=99)) == page_of(store)
 
 
 def test_data_in_memory_are_not_copied(store, tmp_path):

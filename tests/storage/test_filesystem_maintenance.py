@@ -13,10 +13,10 @@ from unittest import mock
 
 import pytest
 
-import encore.storage._pair_index as index_module
 import encore.storage._pair_maintenance as module
 from encore.events.event_manager import EventManager
 from encore.storage._metadata_files import stamps_of
+from encore.storage._pair_index_file import IndexLock
 from encore.storage.api import Finding
 from encore.storage.errors import StoreError
 from encore.storage.events import StoreUpdateEvent
@@ -527,7 +527,7 @@ def test_what_the_disk_cannot_read_is_found(root, store):
 @pytest.fixture
 def indexed(root):
     with (
-        mock.patch.object(index_module, "_TICK", -60),
+        mock.patch("encore.storage._pair_index._TICK", -60),
         FileSystemStore(root, durability="process", index=True) as store,
     ):
         for number in range(5):
@@ -540,7 +540,7 @@ def indexed(root):
 def tamper(store, *statements):
     """Change the index as if a store had made a mistake."""
     index = store._pair_index
-    with index_module.IndexLock(index) as lock:
+    with IndexLock(index) as lock:
         for statement in statements:
             index._connection.execute(statement)
         lock.note(index.path)
@@ -567,7 +567,7 @@ def test_wrong_entries_in_the_index_are_found_and_it_is_made_anew(root, indexed,
 
 
 def test_damage_in_the_index_is_found(indexed):
-    with index_module.IndexLock(indexed._pair_index) as lock:
+    with IndexLock(indexed._pair_index) as lock:
         with open(indexed._pair_index.path, "r+b") as file:
             file.seek(100)
             file.write(b"\xff" * 3996)

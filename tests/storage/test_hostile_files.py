@@ -312,7 +312,7 @@ def test_what_is_too_large_is_not_read_first(tmp_path):
 def test_metadata_that_nobody_would_read_are_not_written(root):
     store = opened(root)
     put(store, "k", b"1", a=1)
-    with mock.patch("encore.storage._pair_directory.LARGEST", 300):
+    with mock.patch("encore.storage._pair_writer.LARGEST", 300):
         with pytest.raises(StoreError, match="too large"):
             put(store, "k", b"2", a="x" * 300)
         with pytest.raises(StoreError, match="too large"):
@@ -445,6 +445,63 @@ def test_a_refused_part_of_a_transaction_blocks_nobody(root, number):
     assert read(f"{root}/.FSlost/refused-a.data") == b"new"
     told = [each.key for each in store.check() if "refused" in each.problem]
     assert told == ["a", "a", "gone"]
+    store.disconnect()
+
+
+def test_what_is_refused_once_is_carried_out_by_the_next_writer(root):
+    store = opened(root)
+    put(store, "a", b"old")
+    put(store, "gone", b"old")
+    with refuse("/a.data", "/gone.metadata"), store.transaction("t"):
+        put(store, "a", b"new", n=1)
+        put(store, "b", b"new")
+        store.delete("gone")
+    # All see it as it will be.
+    with opened(root) as other:
+        expected = {"a": b"new", "b": b"new"}
+        for each in (store, other):
+            assert {key: each.to_bytes(key) for key in each.query_keys()} == expected
+        assert [each.problem for each in other.check()] == [
+            "a transaction was not carried out to its end"
+        ]
+        put(other, "c")
+        assert other.check() == []
+    assert not os.path.exists(f"{root}/.FSjournal")
+    assert not os.path.exists(f"{root}/.FSlost")
+    assert read(f"{root}/a.data") == b"new"
+    store.disconnect()
+
+
+def test_metadata_that_are_refused_tear_no_pair(root):
+    store = opened(root)
+    put(store, "a", b"old")
+    with refuse("/a.metadata"):
+        with store.transaction("t"):
+            put(store, "a", b"new", n=1)
+            put(store, "b", b"new")
+        put(store, "c")
+        with opened(root) as other:
+            for each in (store, other):
+                assert each.to_bytes("a") == b"new"
+                assert each.get_metadata("a") == dict(each.query(n=1))["a"] == {"n": 1}
+            told = [(each.key, each.problem) for each in other.check()]
+            assert told == [("a", "a change was not carried out to its end")]
+    store.disconnect()
+    assert not os.path.exists(f"{root}/.FSlost")
+    with opened(root) as later:
+        put(later, "c")
+        assert later.check() == []
+        assert json.loads(read(f"{root}/a.metadata")) == {"n": 1}
+
+
+def test_what_is_put_aside_is_logged(root, caplog):
+    store = opened(root)
+    put(store, "a", b"old")
+    with refuse("/a.data"):
+        put_both(store)
+        assert caplog.text == ""
+        put(store, "c")
+    assert "a committed change of 'a'" in caplog.text
     store.disconnect()
 
 

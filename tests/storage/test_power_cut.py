@@ -48,7 +48,21 @@ time.time = lambda: start / 1e9 - next(turns)
 """
 
 
-class Sqlite(PowerCuts):
+RECORDINGS = {}
+
+
+class RecordedOnce(PowerCuts):
+    """A kit that shares its recording with the other tests of the same store."""
+
+    def record(self, folder):
+        key = self.kit, self.durability, self.setup
+        if key not in RECORDINGS:
+            RECORDINGS[key] = super().record(folder)
+        return RECORDINGS[key]
+
+
+class Sqlite(RecordedOnce):
+    kit = "sqlite"
     durability = "power"
 
     def make_store_in(self, folder):
@@ -56,6 +70,7 @@ class Sqlite(PowerCuts):
 
 
 class SqliteWithoutWal(Sqlite):
+    kit = "sqlite without wal"
     setup = WITHOUT_WAL
 
     def setUp(self):
@@ -71,7 +86,8 @@ class SqliteWithoutWal(Sqlite):
         return recording
 
 
-class FileSystem(PowerCuts):
+class FileSystem(RecordedOnce):
+    kit = "files"
     durability = "power"
 
     def make_store_in(self, folder):
@@ -86,6 +102,8 @@ class FileSystem(PowerCuts):
 
 
 class Locking(FileSystem):
+    kit = "locking"
+
     def make_store_in(self, folder):
         init_shared_store(folder)
         return LockingFileSystemStore(
@@ -121,7 +139,7 @@ def outcome(kit, check, **attributes):
 
 @pytest.mark.parametrize(("kit", "check"), CASES)
 def test_what_was_acknowledged_survives(kit, check):
-    assert outcome(kit, check, sample=20) == ""
+    assert outcome(kit, check, sample=8) == ""
 
 
 @pytest.mark.slow
@@ -149,7 +167,9 @@ class AfterLines(PowerCuts):
         return self.recording
 
 
-@pytest.mark.parametrize("kit", STORES)
+@pytest.mark.parametrize(
+    "kit", [*STORES[::2], *(pytest.param(kit, marks=pytest.mark.slow) for kit in STORES[1::2])]
+)
 def test_what_was_acknowledged_is_synced(kit):
     class Kit(AfterLines, kit):
         pass
@@ -188,7 +208,7 @@ def test_sqlite_with_durability_process_goes_back_to_an_earlier_state():
     class Kit(EarlierState, Sqlite):
         durability = "process"
 
-    assert outcome(Kit, "test", sample=40) == ""
+    assert outcome(Kit, "test", sample=10) == ""
 
 
 class Usable(EarlierState):
@@ -218,7 +238,7 @@ def test_files_with_durability_process_can_be_written_again():
     class Kit(Usable, FileSystem):
         durability = "process"
 
-    assert outcome(Kit, "test", sample=40) == ""
+    assert outcome(Kit, "test", sample=10) == ""
 
 
 # The making of a store
@@ -243,7 +263,7 @@ def test_a_new_store_survives_with_its_first_key(kind, tmp_path):
     folder = tmp_path / "recorded"
     folder.mkdir()
     recording = record([sys.executable, "-c", MAKE, kind, str(folder)], folder, env=ENVIRONMENT)
-    cuts = [*recording.cuts(after_lines=True), *recording.cuts(30, os.urandom(4).hex())]
+    cuts = [*recording.cuts(after_lines=True), *recording.cuts(6, os.urandom(4).hex())]
     for number, cut in enumerate(cuts):
         found = tmp_path / str(number)
         found.mkdir()
@@ -327,13 +347,20 @@ JOURNAL_IN_MEMORY = statement("journal_mode=wal", "PRAGMA journal_mode=MEMORY")
 @pytest.mark.parametrize(
     ("kit", "setup"),
     [
-        pytest.param(FileSystem, NO_SYNC, id="files-no-sync"),
+        pytest.param(FileSystem, NO_SYNC, id="files-no-sync", marks=pytest.mark.slow),
         pytest.param(FileSystem, NO_SYNC_OF_DIRECTORIES, id="files-no-sync-of-directories"),
         pytest.param(FileSystem, NO_SYNC_OF_FILES, id="files-no-sync-of-files"),
-        pytest.param(FileSystem, RENAMED_BEFORE_SYNC, id="files-renamed-before-sync"),
-        pytest.param(Sqlite, SYNC_OFF, id="sqlite-off"),
+        pytest.param(
+            FileSystem,
+            RENAMED_BEFORE_SYNC,
+            id="files-renamed-before-sync",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(Sqlite, SYNC_OFF, id="sqlite-off", marks=pytest.mark.slow),
         pytest.param(Sqlite, SYNC_NORMAL, id="sqlite-normal"),
-        pytest.param(SqliteWithoutWal, WITHOUT_WAL + SYNC_OFF, id="journal-off"),
+        pytest.param(
+            SqliteWithoutWal, WITHOUT_WAL + SYNC_OFF, id="journal-off", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_store_that_does_not_sync_is_found(kit, setup):
@@ -342,7 +369,11 @@ def test_a_store_that_does_not_sync_is_found(kit, setup):
 
 
 @pytest.mark.parametrize(
-    ("kit", "setup"), [(FileSystem, COPIED_INSTEAD_OF_RENAMED), (Sqlite, JOURNAL_IN_MEMORY)]
+    ("kit", "setup"),
+    [
+        (FileSystem, COPIED_INSTEAD_OF_RENAMED),
+        pytest.param(Sqlite, JOURNAL_IN_MEMORY, marks=pytest.mark.slow),
+    ],
 )
 def test_a_store_that_is_not_atomic_is_found(kit, setup):
     told = outcome(kit, CHECKS[1], sample=None, setup=setup)

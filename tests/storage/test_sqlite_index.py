@@ -21,6 +21,7 @@ from encore.events.event_manager import EventManager
 from encore.storage._metadata import equal, loads, matches
 from encore.storage._metadata_index import MetadataIndex
 from encore.storage._sqlite_filter import condition
+from encore.storage._sqlite_rows import parse
 from encore.storage.events import StoreSetEvent
 from encore.storage.sqlite_store import SqliteStore
 
@@ -718,7 +719,7 @@ def test_no_row_that_matches_is_filtered_out(has_json):
             put(connection, f"k{n}", text)
         for n, stored in enumerate(STRANGE):
             put(connection, f"s{n}", stored)
-        for name, value in [*used, *rng.sample(pairs, 100), *product("ab", VALUES)]:
+        for name, value in [*used, *rng.sample(pairs, 40), *product("ab", VALUES)]:
             every = "\0" in name
             assert every or filtered(connection, {name: value}, has_json) < 100
         assert filtered(connection, {"a": 1, "b": 2, "x": 3, "y": 4}, has_json) < 100
@@ -730,6 +731,37 @@ def filtered(connection, criteria, has_json):
     right = {key for key, stored in rows if (each := parsed(stored)) and matches(each, criteria)}
     assert right == scan(connection, criteria), criteria
     return len(rows)
+
+
+def test_pickles_are_filtered_too_and_none_is_lost():
+    texts = ["plain", "ä", "back\\slash", "a\nline", 'it\'s "quoted"', "\x80", "", "1"]
+    with closing(connect()) as connection:
+        for n, (name, value) in enumerate(product(texts, [*texts, 1, 2.5, None, True, ["plain"]])):
+            protocol = 2 if n % 3 else n % 5
+            put(connection, f"k{n}", pickle.dumps({name: value, "other": n}, protocol))
+        for n in range(100):
+            put(connection, f"m{n}", pickle.dumps({"plain": f"m{n}"}, 2))
+        put(connection, "escaped", b"\x80\x02}q\x00S'pl\\x61in'\nS'pl\\x61in'\ns.")
+        put(connection, "latin", b"\x80\x02}q\x00U\x01\xe4q\x01U\x05plainq\x02s.")
+        put(connection, "text", pickle.dumps({"plain": "plain"}, 2).decode("latin-1"))
+        put(connection, "wide", '{"plain":"plain"}'.encode("utf-16-le"))
+        found = {}
+        for name, value in product(texts, [*texts, 1, 1.0, 2.5, None, True, ["plain"]]):
+            text, values = condition({name: value}, True)
+            rows = connection.execute(f"SELECT key, metadata FROM store WHERE {text}", values)
+            read = [(key, parse(stored)) for key, stored in rows]
+            found[name, repr(value)] = {
+                key for key, each in read if each and each.get(name) == value
+            }
+            if (name, value) == ("plain", "a\nline"):
+                assert len(read) < 60
+        rows = connection.execute("SELECT key, metadata FROM store")
+        every = [(key, parse(stored)) for key, stored in rows]
+        for name, value in product(texts, [*texts, 1, 2.5, None, True, ["plain"]]):
+            right = {key for key, each in every if each and each.get(name, every) == value}
+            assert found[name, repr(value)] >= right, (name, value)
+        assert found["plain", "'plain'"] >= {"escaped", "text", "wide"}
+        assert "latin" in found["ä", "'plain'"]
 
 
 @pytest.mark.parametrize("has_json", [True, False])

@@ -18,7 +18,6 @@ from encore.storage._streams import (
     BUFFER_SIZE,
     BufferIteratorIO,
     CountingStream,
-    ForeignErrors,
     as_bytes,
     buffer_iterator,
     buffers_of,
@@ -355,17 +354,6 @@ def test_a_counting_stream_counts_no_text(answer):
     with pytest.raises(TypeError):
         CountingStream(Stream(answer), into(steps)).read(1)
     assert steps == []
-
-
-def test_foreign_errors_remembers_what_the_stream_raised():
-    error = KeyboardInterrupt()
-    chunks = ForeignErrors(buffer_iterator(Stream(b"a", error)))
-    assert iter(chunks) is chunks
-    assert next(chunks) == b"a"
-    assert chunks.error is None
-    with pytest.raises(KeyboardInterrupt):
-        next(chunks)
-    assert chunks.error is error
 
 
 # BufferIteratorIO

@@ -15,6 +15,7 @@ from encore.events.api import (
     ProgressStartEvent,
     ProgressStepEvent,
 )
+from encore.events.event_manager import EventManager
 from encore.terminal import tracking
 from encore.terminal.api import ProgressDisplay, ProgressWriter, track
 
@@ -306,7 +307,9 @@ def veto(*args):
     return False
 
 
-@pytest.mark.parametrize("who", ["tracer", "second display", "emit", "writer", "hold"])
+@pytest.mark.parametrize(
+    "who", ["tracer", "second display", "emit", "emit of the class", "writer", "hold"]
+)
 def test_who_else_wants_to_see_steps_sees_each_of_them(manager, clock, made, who, monkeypatch):
     displays = [ProgressDisplay(manager, stream=io.StringIO(), clock=clock)]
     loop = track(range(100), "Counting", event_manager=manager)
@@ -314,6 +317,9 @@ def test_who_else_wants_to_see_steps_sees_each_of_them(manager, clock, made, who
         displays.append(ProgressDisplay(manager, stream=io.StringIO(), clock=clock))
     elif who == "emit":
         monkeypatch.setattr(manager, "emit", manager.emit)
+    elif who == "emit of the class":
+        emit = EventManager.emit
+        monkeypatch.setattr(EventManager, "emit", lambda *args: emit(*args))
     elif who == "writer":
 
         class Writer(ProgressWriter):

@@ -321,7 +321,7 @@ def test_standard_input_and_time(folder):
     recording = recorded(folder, "say(sys.stdin.read())", stdin=b"word")
     assert [cut.lines for cut in recording.kills()] == [[], ["word"]]
     with pytest.raises(subprocess.TimeoutExpired):
-        recorded(folder, "sys.stdout.flush(); threading.Event().wait()", timeout=1)
+        recorded(folder, "sys.stdout.flush(); threading.Event().wait()", timeout=0.1)
 
 
 def skipped():

@@ -152,8 +152,10 @@ class StoreCase(_Case):
         except errors as error:
             return error
         except Exception as error:
-            self.fail(f"{_shown(call, args, kwargs)} raised {error!r}, not {errors}")
-        return self.fail(f"{_shown(call, args, kwargs)} did not raise {errors}")
+            what = f"raised {error!r}, not {errors}"
+            self.fail(self._formatMessage(None, f"{_shown(call, args, kwargs)} {what}"))
+        what = f"did not raise {errors}"
+        return self.fail(self._formatMessage(None, f"{_shown(call, args, kwargs)} {what}"))
 
     def missing(self, key: str, call: Callable[..., object], *args: Any, **kwargs: Any) -> None:
         """Check that a call raises KeyError with `key`."""
