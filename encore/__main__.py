@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 if TYPE_CHECKING:
@@ -37,7 +37,19 @@ A STORE is one of
   dir:PATH          any directory, read-only
   memory:           an empty store in memory
   module:callable   what your callable returns, say mystores:open_archive
+or one around another:
+  readonly::STORE             nothing can be changed
+  prefix=TEXT::STORE          the keys that begin with TEXT, without it
+  hash[=DIGITS]::STORE        keys have digits of their MD5 before them
+  checked[=ALGORITHM]::STORE  a digest beside each value, verified when read
+  retry[=ATTEMPTS]::STORE     what fails for a moment is tried again
+  cache[=SECONDS]:NEAR::STORE what was read is kept in another store
+  metadata-cache[=SECONDS]::STORE  metadata and listings are kept in memory
+  joined:FIRST::STORE         two as one; what is written goes to FIRST
+  mount=POINT:NEAR::STORE     NEAR under a prefix, before what STORE has there
 put and copy make the database or directory they write to if there is none.
+Options are arguments of its constructor, as in --option durability=process;
+in a chain they are for the last store.
 """
 
 EXAMPLES = """\
@@ -45,11 +57,13 @@ examples:
   python -m encore copy dir:photos sqlite:photos.db --match '*.jpg'
   python -m encore ls sqlite:photos.db '2024/*'
   python -m encore query sqlite:photos.db type=image/jpeg --select size
+  python -m encore query fs:photos --option index=true type=image/jpeg
   python -m encore cat sqlite:photos.db 2024/lake.jpg > lake.jpg
   python -m encore put sqlite:photos.db notes notes.txt author=me stars=5
   date | python -m encore put fs:journal today -
   python -m encore rm fs:journal today
   python -m encore info dir:photos
+  python -m encore copy readonly::fs:photos checked::sqlite:safe.db
   python -m encore check sqlite:photos.db
   python -m encore demo
 
@@ -243,14 +257,14 @@ def _value(text: str) -> Any:
 
 
 @contextmanager
-def _opened(name: str, create: bool = False) -> Iterator[AbstractReadOnlyStore]:
+def _opened(
+    name: str, options: Sequence[str] | None, create: bool = False
+) -> Iterator[AbstractReadOnlyStore]:
     from encore.storage.errors import StoreError
     from encore.storage.opener import open_store
 
     try:
-        store = open_store(name, create=create)
-    except ValueError as error:
-        raise WrongUse(error) from error
+        store = open_store(name, create=create, options=_pairs(options or ()))
     except StoreError as error:
         if name.startswith(("fs:", "lockfs:")):
             from encore.storage.filesystem_store import FileSystemStoreError
@@ -258,16 +272,20 @@ def _opened(name: str, create: bool = False) -> Iterator[AbstractReadOnlyStore]:
             if isinstance(error, FileSystemStoreError):
                 raise StoreError(f"{error}; {NO_FS}") from error
         raise
+    except (TypeError, ValueError) as error:
+        raise WrongUse(error) from error
     with store:
         yield store
 
 
 @contextmanager
-def _writable(name: str, create: bool = False) -> Iterator[AbstractStore]:
+def _writable(
+    name: str, options: Sequence[str] | None, create: bool = False
+) -> Iterator[AbstractStore]:
     from encore.storage.abstract_store import AbstractStore
     from encore.storage.errors import StoreError
 
-    with _opened(name, create) as store:
+    with _opened(name, options, create) as store:
         if not isinstance(store, AbstractStore):
             raise StoreError(f"{name!r} can only be read")
         yield store
@@ -286,16 +304,18 @@ def _bytes_of(stream: Any, name: str) -> BinaryIO:
 def _copy(arguments: argparse.Namespace) -> int:
     from encore.events.event_manager import EventManager
     from encore.storage.copying import copy_store
-    from encore.terminal.progress_display import ProgressDisplay
+
+    if not arguments.quiet:
+        from encore.terminal.progress_display import ProgressDisplay
 
     match = _pattern(arguments.match)
     # One of its own: the progress of the whole is shown, not that of each key.
     events = EventManager()
     on_conflict = "overwrite" if arguments.overwrite else "error"
     with (
-        _opened(arguments.source) as source,
-        _writable(arguments.target, create=True) as target,
-        ProgressDisplay(events),
+        _opened(arguments.source, arguments.source_option) as source,
+        _writable(arguments.target, arguments.target_option, create=True) as target,
+        nullcontext() if arguments.quiet else ProgressDisplay(events),
     ):
         report = copy_store(
             source, target, match=match, on_conflict=on_conflict, event_manager=events
@@ -305,8 +325,10 @@ def _copy(arguments: argparse.Namespace) -> int:
         _complain(f"{_shown(key)}: {_reason(error)}")
     for path, reason, _ in left:
         _complain(f"left out {_shown(path)}: {reason}")
-    print(f"{report}, {len(left)} left out" if left else report)
-    return FAILED if report.failed or any(error for _, _, error in left) else 0
+    has_failed = bool(report.failed) or any(error for _, _, error in left)
+    if has_failed or not arguments.quiet:
+        print(f"{report}, {len(left)} left out" if left else report)
+    return FAILED if has_failed else 0
 
 
 def _left_out(source: Any, match: str | None) -> Iterator[tuple[str, str, Exception | None]]:
@@ -327,7 +349,7 @@ def _left_out(source: Any, match: str | None) -> Iterator[tuple[str, str, Except
 
 def _ls(arguments: argparse.Namespace) -> int:
     pattern = _pattern(arguments.glob)
-    with _opened(arguments.store) as store:
+    with _opened(arguments.store, arguments.option) as store:
         for key in store.keys() if pattern is None else sorted(store.glob(pattern)):
             print(_shown(key))
     return 0
@@ -335,7 +357,7 @@ def _ls(arguments: argparse.Namespace) -> int:
 
 def _query(arguments: argparse.Namespace) -> int:
     criteria = _pairs(arguments.criteria)
-    with _opened(arguments.store) as store:
+    with _opened(arguments.store, arguments.option) as store:
         found = store.query(select=arguments.select, where=criteria)
         for key, metadata in sorted(found, key=lambda item: item[0]):
             print(f"{_shown(key)}\t{_json(metadata)}")
@@ -344,7 +366,7 @@ def _query(arguments: argparse.Namespace) -> int:
 
 def _cat(arguments: argparse.Namespace) -> int:
     key = _key(arguments.key)
-    with _opened(arguments.store) as store:
+    with _opened(arguments.store, arguments.option) as store:
         value = store.get(key)
         output = _bytes_of(sys.stdout, "standard output")
         for buffer in value.iterdata():
@@ -360,35 +382,37 @@ def _put(arguments: argparse.Namespace) -> int:
         raise WrongUse("a name in metadata is missing: '='")
     # Before the store, which is not to be made if there is nothing to put into it.
     if arguments.file == "-":
-        _put_stream(arguments.store, key, _bytes_of(sys.stdin, "standard input"), metadata)
+        _put_stream(arguments, key, _bytes_of(sys.stdin, "standard input"), metadata)
     else:
         # Whole in messages, as the paths of stores are.
         with open(os.path.join(os.getcwd(), arguments.file), "rb") as file:
-            _put_stream(arguments.store, key, file, metadata)
+            _put_stream(arguments, key, file, metadata)
     return 0
 
 
-def _put_stream(name: str, key: str, stream: BinaryIO, metadata: dict[str, Any]) -> None:
-    with _writable(name, create=True) as store:
+def _put_stream(
+    arguments: argparse.Namespace, key: str, stream: BinaryIO, metadata: dict[str, Any]
+) -> None:
+    with _writable(arguments.store, arguments.option, create=True) as store:
         store.set(key, (stream, metadata))
 
 
 def _rm(arguments: argparse.Namespace) -> int:
     key = _key(arguments.key)
-    with _writable(arguments.store) as store:
+    with _writable(arguments.store, arguments.option) as store:
         store.delete(key)
     return 0
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    with _opened(arguments.store) as store:
+    with _opened(arguments.store, arguments.option) as store:
         for name, value in store.info().items():
             print(f"{_shown(str(name))}: {value if isinstance(value, str) else _json(value)}")
     return 0
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    with _opened(arguments.store) as store:
+    with _opened(arguments.store, arguments.option) as store:
         look = _maintenance(store, "repair") if arguments.repair else store.check
         findings = look()
     for finding in findings:
@@ -397,13 +421,13 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _compact(arguments: argparse.Namespace) -> int:
-    with _opened(arguments.store) as store:
+    with _opened(arguments.store, arguments.option) as store:
         _maintenance(store, "compact")()
     return 0
 
 
 def _upgrade(arguments: argparse.Namespace) -> int:
-    with _opened(arguments.store) as store:
+    with _opened(arguments.store, arguments.option) as store:
         print(f"{_maintenance(store, 'upgrade')()} rewritten")
     return 0
 
@@ -450,6 +474,15 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         return made
 
+    def option(made: argparse.ArgumentParser, which: str = "") -> None:
+        flag = f"--{which}-option" if which else "--option"
+        made.add_argument(
+            flag,
+            metavar="name=value",
+            action="append",
+            help=f"an option of the {which.upper() or 'STORE'}; may be repeated",
+        )
+
     a_store = "what to open, see below"
     a_key = "the key in the store, exactly"
     copy = command(
@@ -467,6 +500,11 @@ def _parser() -> argparse.ArgumentParser:
     copy.add_argument("target", metavar="TARGET", help="the STORE to write")
     copy.add_argument("--overwrite", action="store_true", help="replace other data in the target")
     copy.add_argument("--match", metavar="GLOB", help="only keys that match: * ? [a-b] [!a]")
+    copy.add_argument(
+        "--quiet", action="store_true", help="show no progress, and no counts if all went well"
+    )
+    for which in ("source", "target"):
+        option(copy, which)
 
     ls = command(
         _ls,
@@ -475,6 +513,7 @@ def _parser() -> argparse.ArgumentParser:
         r"backslash, are shown as escapes: \n, \\, \x1b, \u2028.",
     )
     ls.add_argument("store", metavar="STORE", help=a_store)
+    option(ls)
     ls.add_argument("glob", metavar="GLOB", nargs="?", help="only keys that match: * ? [a-b] [!a]")
 
     query = command(
@@ -483,6 +522,7 @@ def _parser() -> argparse.ArgumentParser:
         "Each line is a key as ls shows it,\na tab, and the metadata as JSON.",
     )
     query.add_argument("store", metavar="STORE", help=a_store)
+    option(query)
     query.add_argument(
         "criteria", metavar="name=value", nargs="*", help="must be equal; JSON, or else text"
     )
@@ -492,10 +532,12 @@ def _parser() -> argparse.ArgumentParser:
 
     cat = command(_cat, "write the data of a key to standard output")
     cat.add_argument("store", metavar="STORE", help=a_store)
+    option(cat)
     cat.add_argument("key", metavar="KEY", help=a_key)
 
     put = command(_put, "store a file", "Data and metadata of the key are replaced.")
     put.add_argument("store", metavar="STORE", help=a_store)
+    option(put)
     put.add_argument("key", metavar="KEY", help=a_key)
     put.add_argument("file", metavar="FILE", help="its data; - is standard input")
     put.add_argument(
@@ -504,10 +546,12 @@ def _parser() -> argparse.ArgumentParser:
 
     rm = command(_rm, "delete a key")
     rm.add_argument("store", metavar="STORE", help=a_store)
+    option(rm)
     rm.add_argument("key", metavar="KEY", help=a_key)
 
     info = command(_info, "describe a store")
     info.add_argument("store", metavar="STORE", help=a_store)
+    option(info)
 
     check = command(
         _check,
@@ -516,12 +560,14 @@ def _parser() -> argparse.ArgumentParser:
         "that is wrong; then the exit status is 1, unless all could be mended.",
     )
     check.add_argument("store", metavar="STORE", help=a_store)
+    option(check)
     check.add_argument(
         "--repair", action="store_true", help="mend what can be mended, and say what was lost"
     )
 
     compact = command(_compact, "give unused space back (sqlite)")
     compact.add_argument("store", metavar="STORE", help=a_store)
+    option(compact)
 
     upgrade = command(
         _upgrade,
@@ -529,6 +575,7 @@ def _parser() -> argparse.ArgumentParser:
         "Metadata become JSON, so\nthat they can be indexed; EnCore 0.8 cannot read them then.",
     )
     upgrade.add_argument("store", metavar="STORE", help=a_store)
+    option(upgrade)
 
     command(_demo, "a tour on real files, in a temporary directory")
     return parser

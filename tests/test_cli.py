@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,13 @@ ROOT = Path(encore.__file__).resolve().parent.parent
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    # In memory where that can be had: what a disk makes of it is tried elsewhere.
+    memory = Path("/dev/shm")
+    usable = memory.is_dir() and os.access(memory, os.W_OK)
+    with tempfile.TemporaryDirectory(dir=memory if usable else tmp_path) as name:
+        monkeypatch.chdir(name)
+        yield Path(name)
+        monkeypatch.undo()
 
 
 class Result:
@@ -172,6 +178,39 @@ def test_copy_fails_where_something_cannot_be_read(run, tree, monkeypatch):
     assert run("copy", "dir:tree", "sqlite:x.db", "--match", "s*.txt").status == 1
     # But not one of these.
     assert run("copy", "dir:tree", "sqlite:x.db", "--match", "a*").status == 0
+
+
+def test_quiet_copy_says_only_what_fails(run, tree):
+    result = run("copy", "--quiet", "dir:tree", "sqlite:x.db")
+    assert (result.status, result.out, result.err) == (0, "", "")
+    (tree / "a.txt").write_text("other")
+    result = run("copy", "--quiet", "dir:tree", "sqlite:x.db")
+    assert result.status == 1
+    assert "1 failed" in result.out
+    assert len(result.err.splitlines()) == 1
+
+
+def test_copy_takes_options_of_both_stores(run, tree):
+    options = ["--target-option", "durability=process", "--target-option", "index=true"]
+    assert run("copy", "dir:tree", "fs:x", *options).status == 0
+    options = ["--source-option", "index=true", "--target-option", "table=other"]
+    assert run("copy", "fs:x", "sqlite:x.db", *options).status == 0
+    result = run("copy", "dir:tree", "fs:y", "--source-option", "index=true")
+    assert_one_line(result, 2, "'dir:tree' has no option 'index'")
+    result = run("copy", "dir:tree", "fs:y", "--target-option", "durability=no")
+    assert_one_line(result, 2, "durability")
+    assert run("ls", "sqlite:x.db").out == ""
+    assert run("ls", "sqlite:x.db", "--option", "table=other").out == run("ls", "fs:x").out != ""
+
+
+def test_every_command_takes_options(run, store):
+    put = ["put", "k", __file__]
+    for command in (put, ["ls"], ["query"], ["cat", "a"], ["rm", "a"], ["info"]):
+        result = run(command[0], "sqlite:x.db", *command[1:], "--option", "nonsense=1")
+        assert_one_line(result, 2, "no option 'nonsense'")
+    for command in ("check", "compact", "upgrade"):
+        assert_one_line(run(command, "sqlite:x.db", "--option", "a"), 2, "'a' is not name=value")
+    assert "process" in run("info", "sqlite:x.db", "--option", "durability=process").out
 
 
 def test_interrupted_copy_says_so(run, tree, monkeypatch):
@@ -523,8 +562,9 @@ def test_undecodable_arguments_are_an_error(folder):
 
 def test_a_reader_that_goes_away_ends_it_silently(folder):
     with SqliteStore("x.db") as store, store.transaction():
-        for number in range(20_000):
-            store.from_bytes(f"{number:08}", b"")
+        # More than the pipe takes.
+        for number in range(2000):
+            store.from_bytes(f"{number:0500}", b"")
         store.from_bytes("large", bytes(5_000_000))
     for arguments in (["ls", "sqlite:x.db"], ["cat", "sqlite:x.db", "large"]):
         process = child(*arguments)

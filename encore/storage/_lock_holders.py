@@ -7,6 +7,7 @@ import os
 import stat
 
 from ._owner import Owner, host_name, this_process
+from ._posix import WRITE, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 # The file is not there, or not any more.
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 # Of a lock file of EnCore 0.8.
 _LINES = 5
@@ -161,3 +164,21 @@ def remove_if_empty(path: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def write_lock(path: str, content: bytes) -> None:
+    """Write a file that must not be there."""
+    fd = os.open(path, WRITE | os.O_EXCL, 0o666)
+    try:
+        write_all(fd, content)
+    finally:
+        os.close(fd)
+
+
+def write_note(path: str, content: bytes) -> None:
+    """As write_lock(), but on a full disk the file is empty: its name says all that must be known."""
+    try:
+        write_lock(path, content)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise

@@ -84,6 +84,17 @@ def host_name() -> str:
     return os.uname().nodename
 
 
+def user_name() -> str:
+    """Return the name of the user that this process is of."""
+    try:
+        from getpass import getuser
+
+        return getuser()
+    except (ImportError, KeyError, OSError):
+        # A user id without a name, in a container.
+        return str(os.getuid())
+
+
 def process_has_died(pid: int, start: int = 0) -> bool:
     """Whether a process of this computer has ended."""
     if pid <= 0:

@@ -15,7 +15,7 @@ from ._owner import Owner, this_process
 from ._posix import WRITE, unlink
 from ._sessions import ALIVE, Session
 from ._writer_lock import WriterLock
-from .errors import StoreError
+from .errors import StoreError, os_errors
 from .file_lock import FileLock
 
 # Seconds between two signs of life of a session.
@@ -42,46 +42,79 @@ class SharedWriterLock(WriterLock):
     def __init__(self, path: str, stale_timeout: float) -> None:
         super().__init__(path)
         self.file_lock = FileLock(f"{path}-shared", stale_timeout=stale_timeout)
+        #: How often it was acquired by the thread that has it: a signal handler may come while it is let go.
+        self._again = 0
+        #: Whether what others have left was removed, who were killed while they asked for the lock.
+        self._has_swept = False
+        #: What could not be removed when it was let go.
+        self._left: list[str] = []
 
     def acquire(self, deadline: float) -> None:
+        file_lock = self.file_lock
+        if self._is_held():
+            # Whoever is about to let it go does that afterwards.
+            self._again += 1
+            return
+        self._again = 0
+        for path in self._left:
+            file_lock._give_up(path)
+        self._left = []
         taken: list[str] = []
         try:
-            if not self.file_lock._acquire(max(0.0, deadline - time.monotonic()), taken):
+            if not file_lock._acquire(max(0.0, deadline - time.monotonic()), taken):
                 raise StoreError(f"{os.path.dirname(self.path)!r} is locked by another process")
+            if not self._has_swept:
+                file_lock._sweep()
+                self._has_swept = True
             try:
                 super().acquire(deadline)
             except OSError as error:
                 if error.errno not in _NO_FLOCK:
                     raise
         except BaseException:
-            self.file_lock._undo(taken)
+            file_lock._undo(taken)
             raise
 
     def check(self) -> None:
         """Raise StoreError if the lock was lost to somebody who took this process for dead."""
-        if not self.file_lock.acquired():
+        if not self._is_held():
             raise StoreError(f"the lock of {os.path.dirname(self.path)!r} was broken")
 
+    def _is_held(self) -> bool:
+        """Whether this lock is held, also where it is about to be let go."""
+        lock = self.file_lock
+        with os_errors():
+            return any(lock._is_there(path) for path in lock._mine())
+
     def release(self) -> None:
+        if self._again:
+            self._again -= 1
+            return
+        # flock() last: who comes while this one is let go finds that it has both, or neither.
+        held = self.file_lock._mine()
         try:
-            super().release()
+            self.file_lock._undo(held)
         except OSError as error:
-            if error.errno not in _NO_FLOCK:
-                raise
+            # What was to be changed has been changed. Nobody keeps the lock alive any more.
+            from logging import getLogger
+
+            self._left += held
+            getLogger(__name__).warning("the lock %r stays: %s", self.file_lock, error)
         finally:
             try:
-                self.file_lock._undo(self.file_lock._mine())
+                super().release()
             except OSError as error:
-                # What was to be changed has been changed. Nobody keeps the lock alive any more.
-                from logging import getLogger
-
-                getLogger(__name__).warning("the lock %r stays: %s", self.file_lock, error)
+                if error.errno not in _NO_FLOCK:
+                    raise
 
     def close(self) -> None:
+        self._again = 0
         super().close()
         self.file_lock._undo(self.file_lock._mine())
 
     def forget(self) -> None:
+        self._again = 0
+        self._left = []
         WriterLock.close(self)
 
 

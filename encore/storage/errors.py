@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["AuthorizationError", "PreconditionError", "StoreError", "StoreOSError"]
+__all__ = [
+    "AuthenticationError",
+    "AuthorizationError",
+    "HiddenKeyError",
+    "IntegrityError",
+    "PreconditionError",
+    "StoreError",
+    "StoreFullError",
+    "StoreOSError",
+    "TemporaryError",
+]
 
 
 class StoreError(RuntimeError):
@@ -26,8 +36,58 @@ class AuthorizationError(StoreError):
     """The user may not do this."""
 
 
+class AuthenticationError(AuthorizationError):
+    """Nobody is logged in, or whoever is may not do this; then `key` says to what."""
+
+
+class HiddenKeyError(AuthenticationError, KeyError):
+    """The user may not know whether there is such a key: to those who ask, it is not there."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key, key=key)
+
+    def __str__(self) -> str:
+        return f"not permitted: {self.key!r}"
+
+
 class PreconditionError(StoreError):
     """``if_match`` or ``if_none_match`` did not hold; nothing was changed."""
+
+
+class IntegrityError(StoreError):
+    """The data are not those that were stored."""
+
+
+class TemporaryError(StoreError):
+    """It may work later.
+
+    Attributes
+    ----------
+    retry_after : float or None
+        After how many seconds it may, if that was said.
+    happened : bool or None
+        Whether what was asked for was done all the same; None if that is not known.
+    """
+
+    retry_after: float | None = None
+    happened: bool | None = None
+
+    def __init__(
+        self,
+        *args: object,
+        key: str | None = None,
+        retry_after: float | None = None,
+        happened: bool | None = None,
+    ) -> None:
+        super().__init__(*args, key=key)
+        if retry_after is not None:
+            self.retry_after = retry_after
+        if happened is not None:
+            self.happened = happened
+
+
+class StoreFullError(StoreError):
+    """There is no room for what was to be written; nothing was changed."""
 
 
 class StoreOSError(StoreError, OSError):

@@ -31,6 +31,7 @@ __all__ = [
     "StoreTransactionEvent",
     "StoreTransactionStartEvent",
     "StoreUpdateEvent",
+    "StoreUploadFailedEvent",
 ]
 
 
@@ -101,6 +102,24 @@ class StoreDeleteEvent(StoreModificationEvent):
     """A key was deleted; `metadata` is what it had."""
 
     action = "delete"
+
+
+class StoreUploadFailedEvent(StoreKeyEvent):
+    """A change that was made in a cache could not be made in the store behind it; it is kept.
+
+    Attributes
+    ----------
+    error : Exception
+    attempts : int
+        How often it has failed by now.
+    retry_in : float or None
+        Seconds until it is tried again; None if it is not, before resolve() is called: the store
+        has something that was written there meanwhile.
+    """
+
+    error: Exception
+    attempts: int
+    retry_in: float | None
 
 
 class StoreProgressEvent(ProgressEvent, StoreKeyEvent):

@@ -34,12 +34,11 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from itertools import count
 
-from ._heartbeat import INTERVAL, heartbeat
+from ._heartbeat import heartbeat
+from ._lock_breaking import BreakableLock
 from ._lock_holders import (
-    BREAKING,
     GONE,
     RELEASING,
     Holder,
@@ -47,9 +46,12 @@ from ._lock_holders import (
     inode_of,
     remove_if_empty,
     unlink_file,
+    write_lock,
+    write_note,
 )
-from ._owner import Owner, host_name, this_process
-from ._posix import unlink, write_all
+from ._lock_sign import Sign, is_to_give_way, join, leave
+from ._owner import host_name, this_process, user_name
+from ._posix import unlink
 from .errors import StoreError, from_os_error, os_errors
 
 TYPE_CHECKING = False
@@ -58,27 +60,23 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from ._lock_holders import Key
+    from ._owner import Owner
 
     _Self = TypeVar("_Self", bound="_Lock")
 
 __all__ = ["FileLock", "LockError", "SharedFileLock"]
 
-# Signs of life may come late; and their giver may not have been told the same time.
-_SILENCE = 4 * INTERVAL
-
+#: This process, and how the names of its holders begin.
+_names: tuple[Owner, str] | None = None
 _serials = count()
-_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
 
 
 class LockError(StoreError):
     """A lock was to be released that is not held, or could not be acquired by ``with`` in time."""
 
 
-class _Lock:
+class _Lock(BreakableLock):
     """What both kinds of locks have in common."""
-
-    _clock: Callable[[], float] = staticmethod(time.monotonic)
-    _sleep: Callable[[float], None] = staticmethod(time.sleep)
 
     def __init__(
         self,
@@ -96,18 +94,13 @@ class _Lock:
             raise ValueError(f"the name of a lock ends with the name of a file, not {self.name!r}")
         #: It exists while the lock is held.
         self.full_path = os.path.join(os.fsdecode(dir or ""), self.name) + ".lock"
-        self.poll_interval = poll_interval
+        # The current directory may be another one by the time it is used.
+        super().__init__(os.path.abspath(self.full_path), poll_interval, stale_timeout)
         self.timeout = timeout
         self.force_timeout = force_timeout
         self.uid = uid
-        self.stale_timeout = stale_timeout
-        # The current directory may be another one by the time it is used.
-        self._path = os.path.abspath(self.full_path)
         #: The files by which this object holds the lock, and the process that does.
         self._held: list[tuple[int, str]] = []
-        #: Of those elsewhere: the last sign of life, and when it was seen first.
-        self._signs: dict[Key, tuple[int, float]] = {}
-        self._breaker: FileLock | None = None
         self._user: str | None = None
 
     def __repr__(self) -> str:
@@ -157,7 +150,7 @@ class _Lock:
             False after `timeout` seconds.
         """
         with os_errors():
-            return self._wait(lambda: not self._holders(), self._patience, False)
+            return self._wait(lambda waited: not self._holders(), self._patience, False)
 
     def locked(self) -> bool:
         """Whether anybody holds the lock who keeps this one from being acquired."""
@@ -221,129 +214,68 @@ class _Lock:
     def _acquire(self, patience: float | None, taken: list[str]) -> bool:
         """Acquire; `taken` gets the name of each file that is made, in case of an interrupt."""
         try:
-            return self._wait(lambda: self._take(taken), patience, True)
+            return self._wait(
+                lambda waited: not self._gives_way(waited, patience) and self._take(taken),
+                patience,
+                True,
+            )
         except BaseException:
             self._undo(taken)
             raise
 
-    def _wait(self, attempt: Callable[[], bool], patience: float | None, force: bool) -> bool:
-        begun = self._clock()
+    def _wait(
+        self, attempt: Callable[[float], bool], patience: float | None, acquires: bool
+    ) -> bool:
+        """Call `attempt` with the seconds that have passed until it succeeds; False if it is too late."""
+        begun = now = self._clock()
         pause = self.poll_interval / 16
         seen: dict[Key, float] = {}
-        while not attempt():
-            now = self._clock()
-            holders = self._holders()
-            seen = {holder.key: seen.get(holder.key, now) for holder in holders}
-            self._signs = {key: sign for key, sign in self._signs.items() if key in seen}
-            mine = self._mine()
-            broken = False
-            for holder in holders:
-                late = 0 < self.force_timeout <= now - seen[holder.key]
-                forced = force and late and holder.path not in mine
-                if forced or self._has_died(holder) or self._is_silent(holder, now):
-                    broken |= self._break(holder, forced)
-            if broken:
-                continue
-            left = float("inf") if patience is None else begun + patience - now
-            if left <= 0:
-                return False
-            # Short at first: most locks are held for a moment.
-            self._sleep(min(pause, left))
-            pause = min(2 * pause, self.poll_interval)
-        return True
-
-    def _has_died(self, holder: Holder) -> bool:
-        """Whether it is known that a holder has died, or has lost the lock."""
-        if holder.state == BREAKING:
+        sign: Sign | None = None
+        try:
+            while not attempt(now - begun):
+                now = self._clock()
+                holders = self._holders()
+                seen = {holder.key: seen.get(holder.key, now) for holder in holders}
+                self._signs = {key: sign for key, sign in self._signs.items() if key in seen}
+                if self._break_dead(holders, seen, now, acquires):
+                    continue
+                left = float("inf") if patience is None else begun + patience - now
+                if left <= 0:
+                    return False
+                if acquires and any(holder.shared for holder in holders):
+                    sign = sign or Sign(self._path)
+                    sign.put_up()
+                # Short at first: most locks are held for a moment.
+                self._sleep(min(pause, left))
+                pause = min(2 * pause, self.poll_interval)
+                now = self._clock()
             return True
-        return holder.owner is not None and bool(holder.owner.has_died())
+        finally:
+            if sign is not None:
+                sign.take_down()
 
-    def _is_silent(self, holder: Holder, now: float) -> bool:
-        """Whether a holder elsewhere has given no sign of life for too long."""
-        if self.stale_timeout is None:
-            return False
-        if holder.owner is not None and holder.owner.has_died() is not None:
-            return False
-        sign, since = self._signs.get(holder.key, (None, now))
-        if sign != holder.sign:
-            since = now
-        self._signs[holder.key] = (holder.sign, since)
-        return now - since >= max(self.stale_timeout, _SILENCE)
+    def _break_dead(
+        self, holders: list[Holder], seen: dict[Key, float], now: float, acquires: bool
+    ) -> bool:
+        """Remove the locks of those that have died, or have had them for too long; return whether there were any."""
+        mine = self._mine()
+        broken = False
+        for holder in holders:
+            late = 0 < self.force_timeout <= now - seen[holder.key]
+            forced = acquires and late and holder.path not in mine
+            if forced or self._has_died(holder) or self._is_silent(holder, now):
+                broken |= self._break(holder, forced)
+        return broken
+
+    def _gives_way(self, waited: float, patience: float | None) -> bool:
+        """Whether somebody else who waits is to get the lock first."""
+        return False
 
     # Holders
 
     def _holders(self) -> list[Holder]:
         """Return those that keep this lock from being acquired."""
         raise NotImplementedError
-
-    # Breaking
-
-    def _break(self, holder: Holder, forced: bool) -> bool:
-        """Remove the lock of a holder; return whether that was done."""
-        breaker = self._breaker
-        if breaker is None:
-            breaker = self._breaker = FileLock(
-                f"{self._path}.break", None, self.poll_interval, stale_timeout=self.stale_timeout
-            )
-            breaker._clock, breaker._sleep = self._clock, self._sleep
-        taken: list[str] = []
-        try:
-            if holder.shared:
-                return self._remove_member(str(holder.path))
-            if not breaker._acquire(0.0, taken):
-                return False
-            try:
-                return self._break_alone(holder, forced)
-            finally:
-                breaker._undo(taken)
-        except PermissionError:
-            # It is for others to break.
-            return False
-
-    def _break_alone(self, holder: Holder, forced: bool) -> bool:
-        again = holders_of(self._path)
-        if [other.key for other in again] != [holder.key]:
-            return False
-        if not forced and again[0].sign != holder.sign:
-            # It was about to be taken for dead, and has given a sign of life.
-            return False
-        path = holder.path
-        if path is not None:
-            if holder.state == RELEASING and not self._has_died(holder):
-                # Its owner would remove the next lock.
-                return False
-            if not holder.state:
-                try:
-                    os.rename(path, path + BREAKING)
-                except FileNotFoundError:
-                    return False
-                path += BREAKING
-        unlink_file(self._path)
-        if path is not None:
-            unlink_file(path)
-        self._sweep()
-        return True
-
-    def _sweep(self) -> None:
-        """Remove what others have left that were killed while they took, broke or released the lock."""
-        folder, base = os.path.split(self._path)
-        with os.scandir(folder) as entries:
-            paths = [entry.path for entry in entries if entry.name.startswith(f"{base}.")]
-        for path in paths:
-            lock, _, own = path.rpartition(".")
-            owner = Owner.parse(own)
-            if (
-                owner is not None
-                and owner.has_died()
-                and inode_of(path) not in (None, inode_of(lock))
-            ):
-                unlink_file(path)
-
-    def _remove_member(self, path: str) -> bool:
-        # Names are never used again, so it is that one and no newer.
-        removed = unlink_file(path)
-        remove_if_empty(self._path)
-        return removed
 
     # What this object holds
 
@@ -405,19 +337,27 @@ class _Lock:
         for path in paths:
             self._let_go(path)
 
-    def _new_name(self) -> str:
-        # A program that replaces itself (exec) keeps its process id and counts anew. The letter says
-        # that it is no temporary file of a session.
-        return f"{this_process()}-n{os.urandom(3).hex()}{next(_serials)}"
-
     def _content(self, name: str) -> bytes:
         if self._user is None:
             # It may take a question to a directory service.
-            self._user = _user()
-        uid = name if self.uid is None else self.uid
-        lines = (host_name(), os.getpid(), self._user, uid, "LOCK")
-        text = "\n".join(" ".join(str(line).splitlines()) for line in lines)
+            self._user = _one_line(user_name())
+        uid = name if self.uid is None else _one_line(self.uid)
+        text = f"{host_name()}\n{os.getpid()}\n{self._user}\n{uid}\nLOCK"
         return text.encode(errors="surrogateescape")
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).splitlines())
+
+
+def _new_name() -> str:
+    global _names  # noqa: PLW0603
+    me, names = this_process(), _names
+    if names is None or names[0] is not me:
+        # A program that replaces itself (exec) keeps its process id and counts anew. The letter says
+        # that it is no temporary file of a session.
+        names = _names = me, f"{me}-n{os.urandom(3).hex()}"
+    return f"{names[1]}{next(_serials)}"
 
 
 class FileLock(_Lock):
@@ -483,10 +423,13 @@ class FileLock(_Lock):
         return holders_of(self._path)
 
     def _take(self, taken: list[str]) -> bool:
-        name = self._new_name()
+        name = _new_name()
         path = f"{self._path}.{name}"
         taken.append(path)
-        _write(path, self._content(name) if self.data is None else self.data)
+        if self.data is None:
+            write_note(path, self._content(name))
+        else:
+            write_lock(path, self.data)
         # A directory may be left that no shared holder is in any more.
         if self._link(path) or (remove_if_empty(self._path) and self._link(path)):
             self._keep(path)
@@ -511,6 +454,10 @@ class FileLock(_Lock):
         inode = inode_of(path)
         return inode is not None and inode == inode_of(self._path)
 
+    def _is_there(self, path: str) -> bool:
+        """As _is_intact(), and as long as it is being released."""
+        return self._is_intact(path) or self._is_intact(path + RELEASING)
+
     def _give_up(self, path: str) -> bool:
         releasing = path + RELEASING
         try:
@@ -533,35 +480,22 @@ class FileLock(_Lock):
 class SharedFileLock(_Lock):
     """A lock that any number of holders have at once, while nobody has the FileLock of that name.
 
-    It is re-entrant: it is released when release() was called as often as acquire(). Nobody is
-    kept from it by somebody who waits for the FileLock, and who therefore waits for as long as
-    there is any holder.
+    It is re-entrant: it is released when release() was called as often as acquire(). Who waits for the
+    FileLock gets it when all those have released this one who have it: who asks for this one
+    meanwhile gives way, for one second, unless its thread has it already.
 
     Parameters
     ----------
-    name : str or PathLike
-        The lock is the directory ``<name>.lock``, `full_path`.
-    dir : str or PathLike, optional
-        The directory that a relative name is in.
-    poll_interval : float
-        Seconds between two looks at a lock that is held, at most.
-    timeout : float
-        Seconds that acquire() and wait() wait; 0 waits for ever.
-    force_timeout : float
-        Seconds after which acquire() breaks the lock of an exclusive holder, even of one that
-        lives; 0 never does.
-    uid : object, optional
-        What stands in the fourth line of the holder's file.
-    stale_timeout : float, optional
-        Seconds after which a holder on another computer is taken for dead that gave no sign of
-        life. A lock with this argument gives them while it is held.
+    name, dir, poll_interval, timeout, force_timeout, uid, stale_timeout
+        As of :class:`FileLock`, but the lock is the directory ``<name>.lock``, and `force_timeout` concerns
+        exclusive holders alone.
     """
 
     def _holders(self) -> list[Holder]:
         return [holder for holder in holders_of(self._path) if not holder.shared]
 
     def _take(self, taken: list[str]) -> bool:
-        name = self._new_name()
+        name = _new_name()
         path = f"{self._path}/{name}"
         taken.append(path)
         # Somebody who releases the lock may remove the directory in between.
@@ -571,12 +505,13 @@ class SharedFileLock(_Lock):
             except FileExistsError:
                 pass
             try:
-                _write(path, self._content(name))
+                write_note(path, self._content(name))
             except FileNotFoundError:
                 continue
             except NotADirectoryError:
                 break
             self._keep(path)
+            join(path)
             return True
         taken.remove(path)
         return False
@@ -584,23 +519,10 @@ class SharedFileLock(_Lock):
     def _is_intact(self, path: str) -> bool:
         return inode_of(path) is not None
 
+    def _gives_way(self, waited: float, patience: float | None) -> bool:
+        in_time = patience is None or waited < patience
+        return in_time and not self._mine() and is_to_give_way(self._path, waited)
+
     def _give_up(self, path: str) -> bool:
+        leave(path)
         return self._remove_member(path)
-
-
-def _user() -> str:
-    try:
-        from getpass import getuser
-
-        return getuser()
-    except (ImportError, KeyError, OSError):
-        # A user id without a name, in a container.
-        return str(os.getuid())
-
-
-def _write(path: str, content: bytes) -> None:
-    fd = os.open(path, _WRITE, 0o666)
-    try:
-        write_all(fd, content)
-    finally:
-        os.close(fd)

@@ -7,33 +7,37 @@ transaction lasts; data are streamed before. How the log can be relied on is sai
 from __future__ import annotations
 
 from ._changes import has_listeners
+from ._pair_store import MAGIC
 from .errors import StoreError, from_os_error
-from .filesystem_store import MAGIC, FileSystemStore, _State
+from .filesystem_store import FileSystemStore, _State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
     from datetime import datetime, timedelta
     from typing import Any
 
     from ..events.abstract_event_manager import BaseEventManager
-    from ._change_log import ChangeLog, Line, LogReader
-    from ._changes import Change
+    from ._change_lines import Line
+    from ._change_log import ChangeLog
+    from ._change_reader import LogReader
     from ._pair_directory import PairDirectory
     from ._poller import Poller
     from ._shared_directory import SharedWriterLock
 
 __all__ = ["LockingFileSystemStore"]
 
+_ABSENT: Any = object()
+
 _TIME = "%Y-%m-%d %H:%M:%S.%f"
 
 
 class _LockingState(_State):
-    #: The change of a unit of work that is no transaction.
-    change: Change | None = None
-    #: Whether the changes of the unit of work are in the log.
-    is_logged = False
+    #: How many changes of the unit of work are in the log, and how many are to be there with the next commit.
+    logged = to_log = 0
+    #: What that commit makes, and what was made before in this unit of work: keys and records.
+    batch: dict[str, Any] = {}
+    made: dict[str, Any] = {}
 
 
 class LockingFileSystemStore(FileSystemStore):
@@ -41,26 +45,16 @@ class LockingFileSystemStore(FileSystemStore):
 
     Parameters
     ----------
-    path : str or PathLike
-        A directory that init_shared_store() has prepared.
+    path, magic_fname, event_manager, durability
+        As of :class:`~encore.storage.filesystem_store.FileSystemStore`, which raises the same errors.
     force_lock_timeout : float
         Seconds after which a writer on another computer is taken for dead that gives no sign of
         life. One on this computer is known to live or to have died.
-    magic_fname : str
-        Name of the file that marks the directory.
     remote_event_poll_interval : float
         Seconds between two looks at the log for changes made by others; 0 never looks.
     max_time_delta : timedelta, optional
         How far the clocks of the computers may differ: get_modified_keys() begins this much
         earlier. One minute, if it is left out.
-    event_manager : BaseEventManager, optional
-    durability : {'power', 'process'}
-        Whether changes survive power loss when a method returns, or only the end of the process.
-
-    Raises
-    ------
-    FileSystemStoreError
-        If the path does not exist, or has no such file.
 
     Notes
     -----
@@ -101,6 +95,8 @@ class LockingFileSystemStore(FileSystemStore):
         self.remote_event_poll_interval = _seconds(
             "remote_event_poll_interval", remote_event_poll_interval
         )
+        if max_time_delta is not None and not isinstance(max_time_delta, timedelta):
+            raise TypeError(f"max_time_delta is a timedelta, not {max_time_delta!r:.80}")
         self.max_time_delta = timedelta(minutes=1) if max_time_delta is None else max_time_delta
         super().__init__(path, magic_fname, event_manager=event_manager, durability=durability)
 
@@ -160,7 +156,8 @@ class LockingFileSystemStore(FileSystemStore):
                 self._start_polling()
 
     def _open(self, credentials: Any) -> None:
-        from ._change_log import ChangeLog, LogReader
+        from ._change_log import ChangeLog
+        from ._change_reader import LogReader
 
         super()._open(credentials)
         self._log = ChangeLog(self.path, self._durability == "power")
@@ -200,19 +197,37 @@ class LockingFileSystemStore(FileSystemStore):
 
     # Writing
 
-    def _perform(self, step: Callable[[], Change]) -> list[Change]:
+    def _commit(self) -> None:
         state = self._state
-        if state.unit is not None:
-            return super()._perform(step)
+        state.logged, state.made = 0, {}
+        super()._commit()
 
-        def kept() -> Change:
-            change = state.change = step()
-            return change
-
-        try:
-            return super()._perform(kept)
-        finally:
-            state.change = None
+    def _apply(self, overlay: dict[str, Any]) -> None:
+        # A signal handler, or a finalizer, may have added to the unit of work since `overlay` was copied,
+        # or be about to. What is made must be what is logged, at any moment: so its changes are
+        # counted, and then nothing may have come to the records.
+        state = self._state
+        unit, records, made = state.unit, state.overlay, state.made
+        assert unit is not None
+        assert records is not None
+        while True:
+            state.to_log = len(unit.changes)
+            known = {**made, **overlay}
+            missing = [
+                (key, record)
+                for key, record in records.copy().items()
+                if record is not known.get(key, _ABSENT)
+            ]
+            if not missing:
+                break
+            overlay.update(missing)
+        state.batch = overlay.copy()
+        super()._apply(overlay)
+        made.update(overlay)
+        self._seen = ("", None)
+        # What is added and deleted again from now on is to be told too: our caller finds that it is new.
+        for key in [key for key, record in overlay.items() if record is None]:
+            del overlay[key]
 
     def _before_commit(self, changes: list[tuple[str, str]]) -> None:
         pairs, log, state = self._locked, self._log, self._state
@@ -221,14 +236,18 @@ class LockingFileSystemStore(FileSystemStore):
         assert state.unit is not None
         lock: SharedWriterLock = pairs.writer_lock  # type: ignore[assignment]
         lock.check()
-        told = [*state.unit.changes, *([] if state.change is None else [state.change])]
-        state.is_logged = True
+        told = state.unit.changes[state.logged : state.to_log]
+        state.logged = state.to_log
         if not told:
             return
-        overlay = state.overlay or {}
         log.begin(
             [
-                (each.kind.action, each.key, each.metadata, _microseconds(overlay.get(each.key)))
+                (
+                    each.kind.action,
+                    each.key,
+                    each.metadata,
+                    _microseconds(state.batch.get(each.key)),
+                )
                 for each in told
             ],
             self._handle,
@@ -249,10 +268,9 @@ class LockingFileSystemStore(FileSystemStore):
 
     def _change(self, pairs: PairDirectory, overlay: dict[str, Any], digests: list[str]) -> None:
         state = self._state
-        state.is_logged = False
         try:
             super()._change(pairs, overlay, digests)
-            if not state.is_logged:
+            if state.logged < state.to_log:
                 # What was set was deleted again: nothing is to be committed, but it is to be told.
                 self._before_commit([])
                 self._after_commit([])
@@ -365,7 +383,7 @@ class LockingFileSystemStore(FileSystemStore):
         """
         limit = self._limit(since)
         self._check_connected()
-        from ._change_log import changes_since
+        from ._change_reader import changes_since
 
         try:
             lines, is_open = changes_since(self.path, limit)

@@ -28,7 +28,7 @@ from ._reading_wrapper import ReadingWrapper, derive
 from ._streams import BUFFER_SIZE, CountingStream, check_buffer_size, check_readable
 from ._transactions import DummyTransactionContext
 from .abstract_store import AbstractReadOnlyStore, AbstractStore
-from .errors import StoreError
+from .errors import AuthorizationError, StoreError
 from .events import (
     StoreDeleteEvent,
     StoreSetEvent,
@@ -372,10 +372,10 @@ class Changing:
 
 
 def metadata_of(store: AbstractReadOnlyStore, key: str) -> Metadata | None:
-    """Return the metadata of a key, None if it is not there."""
+    """Return the metadata of a key, None if it is not there, or must not be read."""
     try:
         return store.get_metadata(key)
-    except KeyError:
+    except (KeyError, AuthorizationError):
         return None
 
 

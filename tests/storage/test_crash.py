@@ -14,6 +14,7 @@ import tempfile
 import pytest
 
 from encore.storage.filesystem_store import FileSystemStore, init_shared_store
+from encore.storage.locking_filesystem_store import LockingFileSystemStore
 from encore.storage.sqlite_store import SqliteStore
 
 FAST = "/dev/shm" if os.path.isdir("/dev/shm") else None
@@ -21,15 +22,33 @@ KILLS = 10
 MANY_KILLS = 200
 
 
-@pytest.fixture(params=["sqlite", "filesystem"])
+def sqlite(folder, durability):
+    return SqliteStore(f"{folder}/x.db", durability=durability)
+
+
+def filesystem(folder, durability):
+    init_shared_store(folder)
+    return FileSystemStore(folder, durability=durability)
+
+
+def locking(folder, durability):
+    init_shared_store(folder)
+    return LockingFileSystemStore(folder, remote_event_poll_interval=0, durability=durability)
+
+
+STORES = [sqlite, filesystem, locking]
+
+
+@pytest.fixture(params=STORES, ids=lambda store: store.__name__)
 def make(request):
     """A function that makes stores, all of the same data."""
     with tempfile.TemporaryDirectory(dir=FAST) as folder:
-        if request.param == "sqlite":
-            yield lambda: SqliteStore(f"{folder}/x.db", durability="process")
-        else:
-            init_shared_store(folder)
-            yield lambda: FileSystemStore(folder, durability="process")
+        yield lambda: request.param(folder, "process")
+
+
+@pytest.fixture(params=STORES, ids=lambda store: store.__name__)
+def make_durable(request, tmp_path):
+    return lambda: request.param(str(tmp_path), "power")
 
 
 def start(code, store, *args):
@@ -141,6 +160,11 @@ def test_kill_tears_nothing_loses_nothing_and_leaves_nothing(make):
 @pytest.mark.slow
 def test_many_kills_tear_nothing_lose_nothing_and_leave_nothing(make):
     kill_writers(make, MANY_KILLS)
+
+
+@pytest.mark.slow
+def test_many_kills_of_durable_writers_tear_nothing_lose_nothing_and_leave_nothing(make_durable):
+    kill_writers(make_durable, MANY_KILLS)
 
 
 HOLDER = """

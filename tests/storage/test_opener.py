@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import sys
+from datetime import timedelta
+from types import MappingProxyType
 
 import pytest
 
@@ -39,8 +41,14 @@ def plain():
     return DictMemoryStore()
 
 def anything(**kwargs):
-    assert list(kwargs) == ["event_manager"]
-    return DictMemoryStore(**kwargs)
+    store = DictMemoryStore(event_manager=kwargs.pop("event_manager"))
+    store.options = kwargs
+    return store
+
+def choosing(event_manager=None, *, index=None):
+    store = DictMemoryStore(event_manager=event_manager)
+    store.index = index
+    return store
 
 def positional(event_manager=None, /):
     assert event_manager is None
@@ -178,18 +186,9 @@ def test_a_path_is_a_path_whatever_it_looks_like(folder):
     + ["SQLITE:x", "s3:bucket/x"],
 )
 def test_other_names_are_refused_with_a_list_of_the_known(name):
-    known = "memory:, sqlite:PATH, fs:PATH, lockfs:PATH, dir:PATH, module:callable"
+    known = "memory:, sqlite:PATH, fs:PATH, lockfs:PATH, dir:PATH, module:callable, WRAPPER::STORE"
     with pytest.raises(ValueError, match=known):
         open_store(name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["readonly::fs:x", "cache:sqlite:near.db::http://x", "sqlite::memory", "dir:a::b", "::"],
-)
-def test_names_of_wrappers_are_kept_for_them(name):
-    with pytest.raises(ValueError, match="'::'"):
-        open_store(name, create=True)
 
 
 @pytest.mark.parametrize("name", ["sqlite:", "fs:", "dir:", "memory:x", "dir:a\0b"])
@@ -246,3 +245,78 @@ def test_a_callable_that_fails_is_a_store_error(module, name, message):
 def test_a_callable_without_a_signature_is_called_without_arguments():
     with pytest.raises(StoreError, match=r"no store but \{\}"):
         open_store("builtins:dict")
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sqlite:new.db", {"index": "static", "index_columns": ["n"], "durability": "process"}),
+        ("sqlite::memory:", {"index": None}),
+        ("fs:new", {"index": True, "durability": "process"}),
+        ("fs:new", {"magic_fname": ".mark"}),
+        ("lockfs:new", {"remote_event_poll_interval": 0, "max_time_delta": timedelta(hours=1)}),
+        ("memory:", {}),
+    ],
+)
+def test_options_are_those_of_the_store(folder, name, options):
+    manager = EventManager()
+    with open_store(name, create=True, event_manager=manager, options=options) as store:
+        assert store.event_manager is manager
+        store.set_metadata("key", {"n": 1})
+        assert list(store.query_keys(n=1)) == ["key"]
+        if "durability" in options:
+            assert store.info()["durable"] == "process"
+    if "memory" not in name:
+        with open_store(name, options=MappingProxyType(options)) as store:
+            assert list(store.query_keys(n=1)) == ["key"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "sqlite:new.db",
+            {"indx": 1},
+            "no option 'indx'; there are table, index, index_columns, dur",
+        ),
+        ("sqlite:new.db", {"location": "x"}, "no option 'location'"),
+        ("sqlite::memory:", {"location": "x"}, "no option 'location'"),
+        ("sqlite:new.db", {"event_manager": None}, "'event_manager' is an argument"),
+        ("sqlite:new.db", {"index": "other"}, "index"),
+        ("fs:new", {"path": "x"}, "no option 'path'"),
+        ("fs:new", {"poll": 1}, "there are magic_fname, durability, index"),
+        ("fs:new", {"durability": "never"}, "durability"),
+        ("lockfs:new", {"index": True}, "no option 'index'"),
+        ("memory:", {"index": True}, "no option 'index'; there are none"),
+        ("dir:.", {"index": True}, "no option 'index'; there are none"),
+        ("opener_example:plain", {"index": True}, "no option 'index'; there are none"),
+        ("opener_example:choosing", {"poll": 1}, "no option 'poll'; there are index"),
+        ("builtins:dict", {"a": 1}, "no option 'a'; there are none"),
+    ],
+)
+def test_other_options_and_values_are_refused_before_anything_is_made(
+    folder, module, name, options, message
+):
+    before = set(folder.iterdir())
+    with pytest.raises(ValueError, match=message):
+        open_store(name, create=True, options=options)
+    with pytest.raises(TypeError, match="options are"):
+        open_store(name, create=True, options=list(options))
+    with pytest.raises(TypeError, match="options are"):
+        open_store(name, create=True, options={1: 2})
+    assert {path for path in folder.iterdir() if path.name != "__pycache__"} == before
+
+
+def test_a_value_of_another_type_is_told_before_anything_is_made(folder):
+    with pytest.raises(TypeError, match="timedelta"):
+        open_store("lockfs:new", create=True, options={"max_time_delta": 60})
+    assert list(folder.iterdir()) == []
+
+
+def test_callables_get_the_options_they_take(module):
+    assert open_store(f"{module}:choosing", options={"index": [1]}).index == [1]
+    assert open_store(f"{module}:choosing").index is None
+    assert open_store(f"{module}:anything", options={"a": 1, "b": 2}).options == {"a": 1, "b": 2}

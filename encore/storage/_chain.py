@@ -1,0 +1,181 @@
+"""Names of stores around stores: ``readonly::fs:PATH``, ``cache:sqlite:near.db::http://host/``.
+
+A link is the name of a wrapper, perhaps with ``=`` and an argument; then, for one that needs a
+second store, ``:`` and the name of that; then ``::`` and the name of what it wraps, which may be a
+chain itself.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NamedTuple
+
+    from .abstract_store import AbstractReadOnlyStore
+
+    class Link(NamedTuple):
+        """The first link of a chain."""
+
+        wrapper: str
+        argument: str | None
+        second: str | None
+        rest: str
+
+    # Opens a store by its name; the others say whether it is to be written, and made, and whether it
+    # is the last one, which the options are for.
+    Open = Callable[[str, bool, bool], AbstractReadOnlyStore]
+    Make = Callable[[str | None, AbstractReadOnlyStore, Any, Any], AbstractReadOnlyStore]
+
+else:
+    from collections import namedtuple
+
+    Link = namedtuple("Link", "wrapper argument second rest")
+
+__all__ = ["WRAPPERS", "open_chain", "split"]
+
+# The only name of a store with a double colon.
+_IN_MEMORY = "sqlite::memory:"
+
+
+def split(name: str) -> Link | None:
+    """Take the first link off; None if the name is not that of a wrapper.
+
+    Raises
+    ------
+    ValueError
+        If it is, but what follows does not.
+    """
+    wrapper = name
+    for end, character in enumerate(name):
+        if character in ":=":
+            wrapper = name[:end]
+            break
+    if wrapper not in WRAPPERS:
+        return None
+    _, has_second, usage = WRAPPERS[wrapper]
+    rest = name[len(wrapper) :]
+    argument = second = None
+    if has_second:
+        if rest.startswith("="):
+            argument, _, rest = rest[1:].partition(":")
+        else:
+            rest = rest[1:]
+        if rest.startswith(_IN_MEMORY):
+            second, rest = _IN_MEMORY, rest[len(_IN_MEMORY) :]
+            colons, rest = rest[:2], rest[2:]
+        else:
+            second, colons, rest = rest.partition("::")
+    else:
+        head, colons, rest = rest.partition("::")
+        if head.startswith("="):
+            argument = head[1:]
+        elif head:
+            colons = ""
+    if colons != "::" or not rest or second == "":
+        raise ValueError(f"{name!r}: it is {usage}::STORE")
+    return Link(wrapper, argument, second, rest)
+
+
+def open_chain(
+    name: str, link: Link, create: bool, event_manager: Any, open_it: Open
+) -> AbstractReadOnlyStore:
+    """Make the store that a chain names."""
+    make, _, usage = WRAPPERS[link.wrapper]
+    second = None
+    if link.second is not None:
+        # A cache is there to be filled, whatever the store behind it is for.
+        second = open_it(link.second, create or link.wrapper == "cache", False)
+    writes_second = link.wrapper in ("joined", "mount")
+    inner = open_it(link.rest, create and not writes_second, True)
+    try:
+        return make(link.argument, inner, second, event_manager)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name!r}: it is {usage}::STORE: {error}") from error
+
+
+def _nothing(argument: str | None) -> None:
+    if argument is not None:
+        raise ValueError(f"nothing may follow, {argument!r} neither")
+
+
+def _read_only(argument: str | None, inner: Any, second: Any, manager: Any) -> Any:
+    from .read_only_store import ReadOnlyStore
+
+    _nothing(argument)
+    return ReadOnlyStore(inner, event_manager=manager)
+
+
+def _prefix(argument: str | None, inner: Any, second: Any, manager: Any) -> Any:
+    from .prefix_store import PrefixStore
+
+    if not argument:
+        raise ValueError("the prefix is missing")
+    return PrefixStore(inner, argument, event_manager=manager)
+
+
+def _hash(argument: str | None, inner: Any, second: Any, manager: Any) -> Any:
+    from .hash_prefix_store import HashPrefixStore
+
+    if argument is None:
+        return HashPrefixStore(inner, event_manager=manager)
+    return HashPrefixStore(inner, int(argument), event_manager=manager)
+
+
+def _checked(argument: str | None, inner: Any, second: Any, manager: Any) -> Any:
+    from .checked_store import CheckedStore
+
+    if argument is None:
+        return CheckedStore(inner, event_manager=manager)
+    return CheckedStore(inner, argument, event_manager=manager)
+
+
+def _retry(argument: str | None, inner: Any, second: Any, manager: Any) -> Any:
+    from .retry_policy import RetryPolicy
+    from .retry_store import RetryStore
+
+    policy = None if argument is None else RetryPolicy(attempts=int(argument))
+    return RetryStore(inner, policy, event_manager=manager)
+
+
+def _cache(argument: str | None, inner: Any, second: Any, manager: Any) -> Any:
+    from .caching_store import CachingStore
+
+    expire: Any = {} if argument is None else {"expire": float(argument)}
+    return CachingStore(inner, second, event_manager=manager, **expire)
+
+
+def _metadata_cache(argument: str | None, inner: Any, second: Any, manager: Any) -> Any:
+    from .metadata_caching_store import MetadataCachingStore
+
+    expire: Any = {} if argument is None else {"expire": float(argument)}
+    return MetadataCachingStore(inner, event_manager=manager, **expire)
+
+
+def _joined(argument: str | None, inner: Any, second: Any, manager: Any) -> Any:
+    from .joined_store import JoinedStore
+
+    _nothing(argument)
+    return JoinedStore([second, inner], event_manager=manager)
+
+
+def _mount(argument: str | None, inner: Any, second: Any, manager: Any) -> Any:
+    from .mounted_store import MountedStore
+
+    if argument is None:
+        raise ValueError("the mount point is missing")
+    return MountedStore(argument, second, inner, event_manager=manager)
+
+
+#: Of each wrapper: what makes it, whether there is a second store, and how it is written.
+WRAPPERS: dict[str, tuple[Make, bool, str]] = {
+    "cache": (_cache, True, "cache[=SECONDS]:NEAR"),
+    "checked": (_checked, False, "checked[=ALGORITHM]"),
+    "hash": (_hash, False, "hash[=DIGITS]"),
+    "joined": (_joined, True, "joined:FIRST"),
+    "metadata-cache": (_metadata_cache, False, "metadata-cache[=SECONDS]"),
+    "mount": (_mount, True, "mount=POINT:STORE"),
+    "prefix": (_prefix, False, "prefix=TEXT"),
+    "readonly": (_read_only, False, "readonly"),
+    "retry": (_retry, False, "retry[=ATTEMPTS]"),
+}
