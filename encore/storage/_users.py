@@ -1,0 +1,295 @@
+"""The users of a SimpleAuthStore: tokens in a store, each under a prefix and the user's name."""
+
+from __future__ import annotations
+
+import io
+
+from ._keys import check_key
+from ._passwords import is_token, make_token, password_bytes, sha1_hasher, verify
+from ._reading_wrapper import ReadingWrapper
+from .abstract_store import AbstractReadOnlyStore, AbstractStore
+from .errors import PreconditionError, StoreError, shown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Encoder = Callable[[bytes], bytes]
+
+__all__ = ["Login", "TokenKeys", "Users"]
+
+# A token of any encoder is shorter.
+_LONGEST_TOKEN = 2**16
+
+
+class Login:
+    """Who has logged in, and the token that was stored then."""
+
+    __slots__ = ("key", "same", "token", "username")
+
+    def __init__(self, username: str, key: str, token: bytes) -> None:
+        from hmac import compare_digest
+
+        self.username = username
+        self.key = key
+        self.token = token
+        self.same = compare_digest
+
+
+class Users:
+    """The tokens in a store.
+
+    Parameters
+    ----------
+    store : AbstractReadOnlyStore
+    path : str
+        What their keys begin with.
+    encoder : callable or None
+    upgrade : bool or None
+    """
+
+    def __init__(
+        self, store: AbstractReadOnlyStore, path: str, encoder: Encoder | None, upgrade: bool | None
+    ) -> None:
+        if not isinstance(store, AbstractReadOnlyStore):
+            raise TypeError(f"the users are in a store, not in {shown(store)}")
+        if not isinstance(path, str):
+            raise TypeError(f"user_key_path is a str, not {shown(path)}")
+        if encoder is not None and not callable(encoder):
+            raise TypeError(f"an encoder is a callable or None, not {shown(encoder)}")
+        self.store = store
+        self.path = check_key(path) if path else ""
+        self.encoder = encoder
+        self.upgrade = upgrade
+
+    def __repr__(self) -> str:
+        return f"Users({self.store!r}, {self.path!r})"
+
+    def key(self, name: str) -> str:
+        """Return the key of a user's token; TypeError or ValueError if there can be none."""
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a user is a str, not {shown(name)}")
+        if not name:
+            raise ValueError("the name of a user is not empty")
+        return check_key(self.path + str.__str__(name))
+
+    # Changing them
+
+    def writable(self) -> AbstractStore:
+        if not isinstance(self.store, AbstractStore):
+            raise StoreError(f"{self.store!r} can only be read")
+        return self.store
+
+    def add(self, name: str, password: str | bytes) -> None:
+        key = self.key(name)
+        token = self._new_token(password_bytes(password))
+        store = self.writable()
+        only: dict[str, Any] = {"if_none_match": "*"} if _conditional(store) else {}
+        taken = not only and store.exists(key)
+        if not taken:
+            try:
+                store.set_data(key, io.BytesIO(token), **only)
+            except PreconditionError:
+                taken = True
+        if taken:
+            raise ValueError(f"there is a user {name!r} already")
+
+    def change(self, name: str, password: str | bytes) -> None:
+        key = self.key(name)
+        token = self._new_token(password_bytes(password))
+        store = self.writable()
+        conditional = _conditional(store)
+        while True:
+            try:
+                value = store.get(key)
+            except KeyError:
+                break
+            # Conditional: the user may be removed at this moment.
+            only: dict[str, Any] = {"if_match": value.etag} if conditional else {}
+            try:
+                return store.set_data(key, io.BytesIO(token), **only)
+            except PreconditionError:
+                continue
+        raise KeyError(name)
+
+    def remove(self, name: str) -> None:
+        key = self.key(name)
+        try:
+            return self.writable().delete(key)
+        except KeyError:
+            pass
+        raise KeyError(name)
+
+    # Telling whether somebody is one
+
+    def authenticate(self, username: str, password: bytes) -> Login | None:
+        """Return a login, None if name or password are wrong; both take equally long."""
+        try:
+            key = self.key(username)
+        except ValueError:
+            self._is_right(None, password)
+            return None
+        while self._is_right(token := self.token(key), password):
+            assert token is not None
+            if is_token(token) or not self._upgrades():
+                return Login(username, key, token)
+            new = make_token(password)
+            try:
+                return Login(username, key, new if self._replace(key, token, new) else token)
+            except (KeyError, PreconditionError):
+                # Somebody else has changed it, perhaps for the same reason.
+                continue
+            except StoreError:
+                # It can wait.
+                return Login(username, key, token)
+        return None
+
+    def token(self, key: str) -> bytes | None:
+        """Return a stored token, None if there is none."""
+        try:
+            # Not to_bytes(), which would tell its progress.
+            with self.store.get_data(key) as stream:
+                token = stream.read(_LONGEST_TOKEN)
+        except KeyError:
+            return None
+        return token if 0 < len(token) < _LONGEST_TOKEN else None
+
+    def _is_right(self, token: bytes | None, password: bytes) -> bool:
+        if token is not None and is_token(token):
+            return verify(token, password)
+        if self.encoder is not None:
+            from hmac import compare_digest
+
+            encoded = self._encoded(password)
+            if token is not None and compare_digest(encoded, token):
+                return True
+        if self.encoder is None or self._upgrades():
+            make_token(password)
+        return False
+
+    def _replace(self, key: str, old: bytes, new: bytes) -> bool:
+        if not isinstance(self.store, AbstractStore):
+            return False
+        only: dict[str, Any] = {}
+        if _conditional(self.store):
+            only["if_match"] = self.store.get(key).etag
+            if self.token(key) != old:
+                raise PreconditionError("there is another token now", key=key)
+        self.store.set_data(key, io.BytesIO(new), **only)
+        return True
+
+    # Tokens
+
+    def _upgrades(self) -> bool:
+        if self.upgrade is None:
+            return getattr(self.encoder, "hasher", None) is sha1_hasher
+        return self.upgrade
+
+    def _new_token(self, password: bytes) -> bytes:
+        if self.encoder is None or self._upgrades():
+            return make_token(password)
+        return self._encoded(password)
+
+    def _encoded(self, password: bytes) -> bytes:
+        assert self.encoder is not None
+        token = self.encoder(password)
+        if not isinstance(token, bytes):
+            raise TypeError(f"an encoder returns bytes, not {type(token).__name__}")
+        return token
+
+
+def _conditional(store: AbstractStore) -> bool:
+    return bool(store.info().get("conditional"))
+
+
+class TokenKeys:
+    """Which keys of a store are those of tokens, by whatever names they can be reached.
+
+    Parameters
+    ----------
+    store : AbstractReadOnlyStore
+        Whose keys it is asked about.
+    users : Users
+
+    Attributes
+    ----------
+    prefix : str or None
+        What makes a key one of them, if that is how it begins.
+    """
+
+    def __init__(self, store: AbstractReadOnlyStore, users: Users) -> None:
+        self.prefix: str | None = None
+        self._path = path = users.path
+        #: Return the name in the inner store, and that in the outer one, of the stores on the way.
+        self._renamings: list[Callable[[str], str | None]] = []
+        way, base = _way(store)
+        way_of_users, base_of_users = _way(users.store)
+        if base is base_of_users:
+            if store is not users.store:
+                self._renamings = [each._inner for each in way if hasattr(each, "_inner")]
+                way_of_users.reverse()
+                self._renamings += [each._outer for each in way_of_users if hasattr(each, "_outer")]
+            self._is_one = self._is_renamed
+            if not self._renamings:
+                self.prefix = path
+                self._is_one = self._begins
+        elif _within(store) & _within(users.store):
+            # One is a store of several, which adds something to the names of keys perhaps.
+            self._is_one = self._contains
+        else:
+            self._is_one = self._never
+            return
+        if not path and not self._renamings:
+            raise ValueError("without a store of their own the users need a user_key_path")
+
+    def __contains__(self, key: str) -> bool:
+        return self._is_one(key)
+
+    def _begins(self, key: str) -> bool:
+        return key.startswith(self._path)
+
+    def _contains(self, key: str) -> bool:
+        return self._path in key
+
+    def _never(self, key: str) -> bool:
+        return False
+
+    def _is_renamed(self, key: str) -> bool:
+        for rename in self._renamings:
+            name = rename(key)
+            if name is None:
+                return False
+            key = name
+        return key.startswith(self._path)
+
+
+def _members(store: object) -> list[AbstractReadOnlyStore]:
+    """Return the stores that a store holds."""
+    found = []
+    for value in getattr(store, "__dict__", {}).values():
+        for each in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(each, AbstractReadOnlyStore):
+                found.append(each)
+    return found
+
+
+def _way(store: AbstractReadOnlyStore) -> tuple[list[AbstractReadOnlyStore], AbstractReadOnlyStore]:
+    """Return the wrappers around one store, from the outside in, and that store."""
+    wrappers: list[AbstractReadOnlyStore] = []
+    while isinstance(store, ReadingWrapper) and len(_members(store)) == 1:
+        wrappers.append(store)
+        store = store.store
+    return wrappers, store
+
+
+def _within(store: AbstractReadOnlyStore) -> set[int]:
+    """Return the identities of a store and all those in it."""
+    found: set[int] = set()
+    stores = [store]
+    while stores:
+        each = stores.pop()
+        if id(each) not in found:
+            found.add(id(each))
+            stores += _members(each)
+    return found
