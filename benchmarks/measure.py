@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from threading import Timer
 from typing import TYPE_CHECKING
 
-from .places import disk, memory
+from .places import disk, memory, own_prefix
 from .subjects import Unavailable, cache, path_of
 
 if TYPE_CHECKING:
@@ -127,8 +127,10 @@ def _one_round(result: Result, number: int, processes: dict[str, _Process], effo
 def _places() -> Iterator[dict[str, str]]:
     """Directories for the files of all subjects, as settings for the environment."""
     with (
-        TemporaryDirectory(dir=disk(), prefix="benchmarks-") as on_disk,
-        TemporaryDirectory(dir=memory() or on_disk, prefix="benchmarks-") as in_memory,
+        TemporaryDirectory(dir=disk(), prefix=own_prefix(disk())) as on_disk,
+        TemporaryDirectory(
+            dir=memory() or on_disk, prefix=own_prefix(memory() or Path(on_disk))
+        ) as in_memory,
     ):
         yield {"TMPDIR": on_disk, "BENCHMARKS_MEMORY": in_memory}
 

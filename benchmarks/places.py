@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 from .subjects import cache
 
-__all__ = ["disk", "kind", "memory"]
+__all__ = ["disk", "kind", "memory", "own_prefix"]
+
+PREFIX = "benchmarks-"
 
 
 def kind(path: Path) -> str:
@@ -40,3 +43,15 @@ def memory() -> Path | None:
     """A directory on a file system in memory, or None."""
     path = Path("/dev/shm")
     return path if kind(path) == "tmpfs" and os.access(path, os.W_OK) else None
+
+
+def own_prefix(place: Path) -> str:
+    """What the names of this process's directories begin with; those of dead processes are removed.
+
+    Gigabytes may be in them, and what is in memory stays there.
+    """
+    for path in place.glob(f"{PREFIX}*-*"):
+        owner = path.name.removeprefix(PREFIX).partition("-")[0]
+        if owner.isdecimal() and not Path("/proc", owner).exists() and Path("/proc/self").exists():
+            shutil.rmtree(path, ignore_errors=True)
+    return f"{PREFIX}{os.getpid()}-"

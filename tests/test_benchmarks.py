@@ -1,8 +1,10 @@
 """The mechanism of ``python -m benchmarks``. What it finds out is no test."""
 
 import json
+import os
 import re
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -564,3 +566,16 @@ def test_suites_of_the_project_can_be_read_without_any_subject():
             assert row.setups.keys() <= subjects
             assert row.goals.keys() <= set("SLGV")
             assert row.base is None or row.base in names
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    from benchmarks.places import own_prefix
+
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    kept = [f"benchmarks-{os.getpid()}-x", "benchmarks-x", "other"]
+    for name in (*kept, f"benchmarks-{dead.pid}-x"):
+        (tmp_path / name / "sub").mkdir(parents=True)
+    assert own_prefix(tmp_path) == f"benchmarks-{os.getpid()}-"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+from benchmarks import authentication
 from benchmarks.suite import Row, both, loop
 
 if TYPE_CHECKING:
@@ -86,4 +87,5 @@ ROWS = [
         goals={"G": 1.4},
         base="query of 10000 keys",
     ),
+    *authentication.ROWS,
 ]
