@@ -404,7 +404,8 @@ def test_info_describes_the_store(run, tree):
         (["copy", "memory:", "memory:", "x\ny"], r"x\ny"),
         (["ls"], "STORE"),
         (["ls", "nonsense"], "memory:, sqlite:PATH"),
-        (["ls", "readonly::fs:x"], "::"),
+        (["ls", "readonly:fs:x"], "WRAPPER::STORE"),
+        (["ls", "hash=x::memory:"], "hash[=DIGITS]::STORE"),
         (["ls", "sqlite:"], "path is missing"),
         (["ls", "no_such_module_anywhere:make"], "no module"),
         (["cat", "memory:", ""], "not empty"),
@@ -661,15 +662,15 @@ def test_the_session_in_the_documentation_is_true(folder):
     if not pages:
         pytest.skip("the documentation is not here")
     steps = []
-    for line in pages[0].read_text().partition("    $ ")[2].splitlines():
+    inside = False
+    for line in pages[0].read_text().splitlines():
         if line.startswith("    $ "):
             steps.append((line[6:], []))
-        elif line.startswith("    "):
+            inside = True
+        elif line.startswith("    ") and inside:
             steps[-1][1].append(line[4:])
-        elif line:
-            if steps:
-                break
-            steps.append((line, []))
+        else:
+            inside = inside and not line
     assert len(steps) > 10
     for command, expected in steps:
         shell = subprocess.run(

@@ -10,32 +10,21 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NamedTuple
+    from typing import Any
 
     from .abstract_store import AbstractReadOnlyStore
 
-    class Link(NamedTuple):
-        """The first link of a chain."""
-
-        wrapper: str
-        argument: str | None
-        second: str | None
-        rest: str
-
+    # A wrapper, its argument, the second store, and what is wrapped.
+    Link = tuple[str, str | None, str | None, str]
     # Opens a store by its name; the others say whether it is to be written, and made, and whether it
     # is the last one, which the options are for.
     Open = Callable[[str, bool, bool], AbstractReadOnlyStore]
     Make = Callable[[str | None, AbstractReadOnlyStore, Any, Any], AbstractReadOnlyStore]
 
-else:
-    from collections import namedtuple
-
-    Link = namedtuple("Link", "wrapper argument second rest")
-
 __all__ = ["WRAPPERS", "open_chain", "split"]
 
-# The only name of a store with a double colon.
-_IN_MEMORY = "sqlite::memory:"
+# Names of stores that end in a colon, one with a double colon in it.
+_IN_MEMORY = ("sqlite::memory:", "memory:")
 
 
 def split(name: str) -> Link | None:
@@ -61,9 +50,11 @@ def split(name: str) -> Link | None:
             argument, _, rest = rest[1:].partition(":")
         else:
             rest = rest[1:]
-        if rest.startswith(_IN_MEMORY):
-            second, rest = _IN_MEMORY, rest[len(_IN_MEMORY) :]
-            colons, rest = rest[:2], rest[2:]
+        for second in _IN_MEMORY:
+            if rest.startswith(second):
+                rest = rest[len(second) :]
+                colons, rest = rest[:2], rest[2:]
+                break
         else:
             second, colons, rest = rest.partition("::")
     else:
@@ -74,22 +65,23 @@ def split(name: str) -> Link | None:
             colons = ""
     if colons != "::" or not rest or second == "":
         raise ValueError(f"{name!r}: it is {usage}::STORE")
-    return Link(wrapper, argument, second, rest)
+    return wrapper, argument, second, rest
 
 
 def open_chain(
     name: str, link: Link, create: bool, event_manager: Any, open_it: Open
 ) -> AbstractReadOnlyStore:
     """Make the store that a chain names."""
-    make, _, usage = WRAPPERS[link.wrapper]
+    wrapper, argument, near, rest = link
+    make, _, usage = WRAPPERS[wrapper]
     second = None
-    if link.second is not None:
+    if near is not None:
         # A cache is there to be filled, whatever the store behind it is for.
-        second = open_it(link.second, create or link.wrapper == "cache", False)
-    writes_second = link.wrapper in ("joined", "mount")
-    inner = open_it(link.rest, create and not writes_second, True)
+        second = open_it(near, create or wrapper == "cache", False)
+    writes_second = wrapper in ("joined", "mount")
+    inner = open_it(rest, create and not writes_second, True)
     try:
-        return make(link.argument, inner, second, event_manager)
+        return make(argument, inner, second, event_manager)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name!r}: it is {usage}::STORE: {error}") from error
 

@@ -25,6 +25,9 @@ nothing. So none may be there when the child begins:
   (fcntl(2)); and to roll back undoes only what is in the memory of the child: a transaction puts
   nothing into the WAL before its commit, unless `Handle.dirtied()` has allowed that. Without a WAL
   there is the journal, from the first change on, which the child would delete.
+- But to roll back clears, in the index of the WAL, which is shared memory, whatever comes after the last
+  commit. So the transaction must not go on before the child has closed its connection: whoever
+  forks waits until the child tells that it has, and keeps the gate shut so long.
 - If there is one that it may not close, it keeps it for ever, and does not use the store.
 """
 
@@ -60,7 +63,7 @@ NEVER_SPILL = f"PRAGMA cache_spill={(1 << 30) + 1}"
 _SPILL = "PRAGMA cache_spill=1"
 
 # Seconds that a fork waits for what other threads are at.
-_STILL = 1.0
+_STILL = 0.5
 
 # What SQLite says when the operating system refused. The codes are no attributes before Python
 # 3.11.
@@ -220,6 +223,8 @@ class Handle:
         # No __del__(): where an exception has made a cycle, the connection may be finalised first,
         # and that is a ResourceWarning.
         self.close = finalize(self, _close, connection, opened)
+        # By the main thread, while a daemon may be inside SQLite with it; see _at_exit().
+        self.close.atexit = False
 
     def begin(self) -> None:
         """Keep other writers out."""
@@ -294,6 +299,12 @@ _inherited: list[object] = []
 def inherit(connection: object) -> None:
     """Keep a connection that a child process inherited from ever being closed."""
     _inherited.append(connection)
+    try:
+        from ctypes import py_object, pythonapi
+    except ImportError:
+        return
+    # Not at the end of the interpreter either, which is that of all that is referred to in Python.
+    pythonapi.Py_IncRef(py_object(connection))
 
 
 def is_being_closed(connection: object) -> bool:
@@ -305,6 +316,9 @@ _connected: WeakSet[SqliteBase] | None = None
 # The locks of stores that a thread holds which is about to fork.
 _held: dict[int, list[Any]] = {}
 
+# A pipe whose end it sees when the child has closed what it inherited; if that can do harm before.
+_pipes: dict[int, tuple[int, int]] = {}
+
 
 def watch(store: SqliteBase) -> None:
     global _connected  # noqa: PLW0603 - made on first use, so that importing has no effect
@@ -315,6 +329,9 @@ def watch(store: SqliteBase) -> None:
         # Asked again: meanwhile another thread, or a finalizer, may have come by.
         if _connected is None:
             _connected = stores
+            import atexit
+
+            atexit.register(_at_exit)
             if hasattr(os, "register_at_fork"):
                 os.register_at_fork(
                     before=_before_fork,
@@ -322,6 +339,14 @@ def watch(store: SqliteBase) -> None:
                     after_in_child=_after_fork_in_child,
                 )
     _connected.add(store)
+
+
+def _at_exit() -> None:
+    """Close what this thread has; the threads that are left are daemons, which may be using what they have."""
+    for store in list(_connected or ()):
+        handle = store._handles.mine
+        if handle is not None and not handle.users:
+            _close(handle.connection, store._opened)
 
 
 def _before_fork() -> None:
@@ -338,6 +363,12 @@ def _before_fork() -> None:
     # All who fork take the locks in one order.
     for store in sorted(stores, key=id):
         store._stand_still(deadline, held)
+    if any(store._writer is not None for store in stores):
+        try:
+            _pipes[get_ident()] = os.pipe()
+        except OSError:
+            # Then the child does not close it.
+            pass
     # Last, as it keeps up whoever drops a connection, inside a method of another store maybe.
     while True:
         if _doorway.acquire(timeout=max(0.0, deadline - monotonic())):
@@ -351,13 +382,41 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
-    for lock in reversed(_held.pop(get_ident(), [])):
-        lock.release()
+    pipe, held = _pipes.pop(get_ident(), None), _held.pop(get_ident(), [])
+    try:
+        if pipe is not None:
+            _wait_for_child(*pipe)
+    finally:
+        for lock in reversed(held):
+            lock.release()
+
+
+def _wait_for_child(reading: int, writing: int) -> None:
+    from select import POLLIN, poll
+
+    try:
+        os.close(writing)
+        # Its end is also that of the child, or that there is none.
+        end = poll()
+        end.register(reading, POLLIN)
+        end.poll(BUSY * 1000)
+    finally:
+        os.close(reading)
+
+
+def is_waited_for() -> bool:
+    """Whether the parent of this child process lets nobody go on with a transaction yet."""
+    return get_ident() in _pipes
 
 
 def _after_fork_in_child() -> None:
     global _doorway  # noqa: PLW0603
-    # The stores have made their locks anew.
+    # The stores have made their locks anew, and closed what they inherited.
+    # Other threads may have been about to fork, too.
+    for pipe in _pipes.values():
+        for end in pipe:
+            os.close(end)
+    _pipes.clear()
     _held.clear()
     _closing.clear()
     _doorway = RLock()

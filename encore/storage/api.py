@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         RepairableStore,
     )
     from .base_store import BaseReadOnlyStore, BaseStore
+    from .caching_store import CachingStore
     from .checked_store import CheckedStore
     from .copying import CopyReport, copy_store, sync_store
     from .dict_memory_store import DictMemoryStore
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         IntegrityError,
         PreconditionError,
         StoreError,
+        StoreFullError,
         StoreOSError,
         TemporaryError,
     )
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
         StoreTransactionEvent,
         StoreTransactionStartEvent,
         StoreUpdateEvent,
+        StoreUploadFailedEvent,
     )
     from .file_lock import FileLock, LockError, SharedFileLock
     from .file_value import FileValue
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from .locking_filesystem_store import LockingFileSystemStore
     from .maintenance import Finding
     from .mapping import ReadOnlyStoreMapping, StoreMapping
+    from .metadata_caching_store import MetadataCachingStore
     from .mounted_store import MountedStore
     from .opener import open_store
     from .overlay_store import OverlayStore
@@ -77,6 +81,7 @@ __all__ = [
     "AuthorizationError",
     "BaseReadOnlyStore",
     "BaseStore",
+    "CachingStore",
     "CheckedStore",
     "CopyReport",
     "DictMemoryStore",
@@ -93,6 +98,7 @@ __all__ = [
     "LeftOut",
     "LockError",
     "LockingFileSystemStore",
+    "MetadataCachingStore",
     "MountedStore",
     "OverlayStore",
     "PreconditionError",
@@ -109,6 +115,7 @@ __all__ = [
     "StoreDeleteEvent",
     "StoreError",
     "StoreEvent",
+    "StoreFullError",
     "StoreKeyEvent",
     "StoreMapping",
     "StoreModificationEvent",
@@ -122,6 +129,7 @@ __all__ = [
     "StoreTransactionEvent",
     "StoreTransactionStartEvent",
     "StoreUpdateEvent",
+    "StoreUploadFailedEvent",
     "StringValue",
     "TemporaryError",
     "URLValue",
@@ -140,19 +148,21 @@ __getattr__, __dir__ = lazy_names(
     {
         "abstract_store": "AbstractAuthorizingStore AbstractReadOnlyStore AbstractStore RepairableStore",
         "base_store": "BaseReadOnlyStore BaseStore",
+        "caching_store": "CachingStore",
         "checked_store": "CheckedStore",
         "copying": "CopyReport copy_store sync_store",
         "dict_memory_store": "DictMemoryStore",
         "directory_store": "DirectoryStore LeftOut",
         "errors": (
             "AuthenticationError AuthorizationError HiddenKeyError IntegrityError "
-            "PreconditionError StoreError StoreOSError TemporaryError"
+            "PreconditionError StoreError StoreFullError StoreOSError TemporaryError"
         ),
         "events": (
             "StoreDeleteEvent StoreEvent StoreKeyEvent StoreModificationEvent "
             "StoreProgressEndEvent StoreProgressEvent StoreProgressStartEvent "
             "StoreProgressStepEvent StoreSetEvent StoreTransactionEndEvent "
-            "StoreTransactionEvent StoreTransactionStartEvent StoreUpdateEvent"
+            "StoreTransactionEvent StoreTransactionStartEvent StoreUpdateEvent "
+            "StoreUploadFailedEvent"
         ),
         "file_lock": "FileLock LockError SharedFileLock",
         "file_value": "FileValue",
@@ -166,6 +176,7 @@ __getattr__, __dir__ = lazy_names(
         "joined_store": "JoinedStore",
         "locking_filesystem_store": "LockingFileSystemStore",
         "mapping": "ReadOnlyStoreMapping StoreMapping",
+        "metadata_caching_store": "MetadataCachingStore",
         "mounted_store": "MountedStore",
         "opener": "open_store",
         "retry_policy": "RetryPolicy",
