@@ -244,6 +244,9 @@ class WrapperStore(ReadingWrapper, AbstractStore):
         self, changing: Changing, store: AbstractStore, method: str, /, *args: Any, **kwargs: Any
     ) -> None:
         """Call a method of a store within, and have `changing` observe what it changes."""
+        if isinstance(changing, Unheard):
+            getattr(store, method)(*args, **kwargs)
+            return
         if isinstance(store, ChangeTeller):
             state = store._state
             outer = state.observer
@@ -382,11 +385,6 @@ class Unheard(Changing):
 
     def __enter__(self) -> Changing:
         return self
-
-    def on(self, store: AbstractReadOnlyStore, method: str, /, *args: Any, **kwargs: Any) -> None:
-        if not isinstance(store, AbstractStore):
-            raise StoreError(f"{store!r} can only be read", key=self._key)
-        getattr(store, method)(*args, **kwargs)
 
     def observe(self, change: Change) -> None:
         pass
