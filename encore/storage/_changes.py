@@ -8,6 +8,7 @@ tells it as its own.
 
 from __future__ import annotations
 
+import sys
 from _thread import _local, get_ident
 from _weakref import ref
 
@@ -106,6 +107,9 @@ class ThreadState(_local):
     observer: Observer | None = None
     #: When the key came to be that is new in this store the next time one is written.
     created: float | None = None
+    #: Whether it has been in a transaction. It looks as if not when the thread is about to end, and
+    #: all this is lost.
+    is_known = False
 
 
 def has_listeners(manager: Any, *kinds: type) -> bool:
@@ -144,6 +148,9 @@ class ChangeTeller:
                 if unit is not None and self._depth() >= before:
                     # It cannot be rolled back; it is over all the same.
                     unit.marks[-1:] = []
+
+    def _thread_ended(self) -> None:
+        """Let go of what this thread has, which is about to end in a transaction, and has lost its state."""
 
     def _tell(self, change: Change) -> None:
         manager = self.event_manager
@@ -194,7 +201,8 @@ class _Exit:
 class TransactionContext:
     """A transaction of a store that defines ``_enter`` and ``_leave``.
 
-    If it is over without having been left (an interrupt came in between), it is rolled back.
+    If it is over without having been left (an interrupt came in between, or the thread has ended), it
+    is rolled back. Any number of threads may use one context at the same time.
 
     Parameters
     ----------
@@ -205,55 +213,112 @@ class TransactionContext:
     def __init__(self, store: Any, notes: str) -> None:
         self.store = store
         self.notes = notes
-        # Of each __enter__ that has not been left: the thread, and how deep it was before; and what
-        # dies at its end at the latest.
-        self._outside: list[tuple[int, int]] = []
-        self._watched: list[Any] = []
+        self._key = object()
 
     def __repr__(self) -> str:
         return f"<transaction {self.notes!r} of {self.store!r}>"
 
     def __enter__(self) -> TransactionContext:
-        store, outside, watched = self.store, self._outside, self._watched
+        store, entered = self.store, self._entered(self)
+        outside, watched = entered.outside, entered.watched
         level = len(outside)
         if len(watched) <= level or watched[level]() is None:
             self._watch(self)
+        store._state.is_known = True
         # First: an interrupt may come when the transaction has begun, and nobody knows of it yet.
-        outside.append((get_ident(), store._depth()))
+        outside.append(store._depth())
         try:
             store._enter(self.notes)
         except BaseException:
-            _end(store, outside, level)
+            _end(store, self._key, get_ident(), outside, level)
             raise
         return self
 
     def _leave(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any
     ) -> None:
-        store, outside = self.store, self._outside
-        thread, depth = outside[-1] if outside else (0, 0)
-        if thread != get_ident() or store._depth() <= depth:
+        store, entered = self.store, self._entered()
+        outside = entered.outside
+        if not outside:
+            _forget(self._key, outside)
+            if kind is GeneratorExit and sys.is_finalizing():
+                # The end of the interpreter has ended it before.
+                return
+        if not outside or store._depth() <= outside[-1]:
             raise StoreError("this thread has no transaction to leave")
         # Those within that have not been left (by a generator, say) end with it.
-        while store._depth() > depth + 1:
+        while store._depth() > outside[-1] + 1:
             store._leave(kind, error, traceback)
         store._leave(kind, error, traceback)
         outside.pop()
-        # So that nothing is run at its death, where an interrupt would get lost.
-        del self._watched[len(outside) :]
+        if not outside:
+            _forget(self._key, outside)
+        # So that nothing is run at its death, where an interrupt would get lost. Last, as it does the
+        # rest after an interrupt here.
+        del entered.watched[len(outside) :]
 
     __exit__ = _Exit(_leave)
 
+    def _entered(self, watched: object = None) -> _Entered:
+        """Return what this thread has entered: others may use the context too."""
+        entered = _thread.entered.get(self._key)
+        if entered is None:
+            entered = _Entered()
+            if watched is not None:
+                # Before others know of it: an interrupt in between leaves nothing.
+                entered.watched = [self._reference(watched, entered.outside)]
+            guard = self._reference(entered, entered.outside)
+            _guards[id(entered.outside)] = guard
+            _thread.entered[self._key] = entered
+        return entered
+
     def _watch(self, what: object) -> None:
-        store, outside = self.store, self._outside
-        level = len(outside)
-        self._watched[level:] = [ref(what, lambda _: _end(store, outside, level))]
+        entered = self._entered(what)
+        level, watched = len(entered.outside), entered.watched
+        if len(watched) <= level or watched[level]() is not what:
+            watched[level:] = [self._reference(what, entered.outside)]
+
+    def _reference(self, what: object, outside: list[int]) -> Any:
+        """Return a weak reference to what dies at the end of what is entered next."""
+        store, key, thread, level = self.store, self._key, get_ident(), len(outside)
+        return ref(what, lambda _: _end(store, key, thread, outside, level))
 
 
-def _end(store: Any, outside: list[tuple[int, int]], level: int) -> None:
+class _Entered:
+    """What a thread has entered by a context, and has not left. Only the thread refers to it."""
+
+    __slots__ = ("__weakref__", "outside", "watched")
+
+    def __init__(self) -> None:
+        # Of each __enter__: how deep the thread was before; and what dies at its end at the latest.
+        self.outside: list[int] = []
+        self.watched: list[Any] = []
+
+
+class _Thread(_local):
+    def __init__(self) -> None:
+        self.entered: dict[object, _Entered] = {}
+
+
+_thread = _Thread()
+
+# What rolls back when the thread ends: a context may live on, in a generator that other threads know.
+_guards: dict[int, Any] = {}
+
+
+def _end(store: Any, key: object, thread: int, outside: list[int], level: int) -> None:
     """Roll back what has been entered and not been left, down to a level."""
-    while len(outside) > level:
-        thread, depth = outside.pop()
-        # Another thread is inside something else, if it is inside anything.
-        if thread == get_ident():
+    # Another thread is inside something else, if it is inside anything.
+    if thread == get_ident():
+        while len(outside) > level:
+            depth = outside.pop()
             store._abandon(depth)
+            if not depth and not store._state.is_known:
+                store._thread_ended()
+        if not outside:
+            _forget(key, outside)
+
+
+def _forget(key: object, outside: list[int]) -> None:
+    _guards.pop(id(outside), None)
+    _thread.entered.pop(key, None)

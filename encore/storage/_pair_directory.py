@@ -44,9 +44,8 @@ the names they have in ``.FStmp`` before step 3 and before the journal, the dire
 before the journal is removed, and before the method returns. Step 4 itself may be lost, as it is done
 again.
 
-Directories that are synced at every change stay open, as long as the lock file is the one that was there
-when they were opened: who has just found it under its name has not been given another directory. All
-else goes by path, so that no change is made in a directory that was moved away.
+Directories that are synced at every change stay open, as long as they are what is found under their
+names. All else goes by path, so that no change is made in a directory that was moved away.
 
 What it costs
 -------------
@@ -108,7 +107,7 @@ _REFUSALS = (
 _LONGEST = 255
 
 # Where the file system has no flock(), there is no lock file to be told from others.
-_NO_FILE = (0, 0)
+_NO_FILE = (0, 0, 0)
 
 
 class PairDirectory(PairWriter):
@@ -135,9 +134,9 @@ class PairDirectory(PairWriter):
     ) -> None:
         folder = f"{root}/{FOLDER}"
         #: The lock file that was there when what dead writers left was swept.
-        self._swept: tuple[int, int] | None = None
-        #: Directories that are kept open to be synced, as long as the lock file is that of _swept.
-        self._folders: dict[str, int] = {}
+        self._swept: tuple[int, int, int] | None = None
+        #: Directories that are kept open to be synced: descriptor, device and inode.
+        self._folders: dict[str, tuple[int, int, int]] = {}
         self.writer_lock = writer_lock or WriterLock(f"{folder}/lock")
         super().__init__(root, durable, session or Session(folder))
 
@@ -164,7 +163,7 @@ class PairDirectory(PairWriter):
 
     def _close_folders(self) -> None:
         while self._folders:
-            os.close(self._folders.popitem()[1])
+            os.close(self._folders.popitem()[1][0])
 
     # The lock
 
@@ -355,13 +354,16 @@ class PairDirectory(PairWriter):
                     unlink(entry.path)
 
     def _sync_locked(self, path: str) -> None:
-        fd = self._folders.get(path)
-        if fd is None:
-            if self._swept is None or self._swept != self.writer_lock.identity:
-                # Nothing would tell that there is another one in its place.
-                super()._sync_locked(path)
-                return
-            fd = self._folders[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        status = os.stat(path)
+        fd, *known = self._folders.get(path, (-1,))
+        if known != [status.st_dev, status.st_ino]:
+            # The first time; or there is another one in its place.
+            if fd >= 0:
+                del self._folders[path]
+                os.close(fd)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            status = os.fstat(fd)
+            self._folders[path] = fd, status.st_dev, status.st_ino
         os.fsync(fd)
 
 

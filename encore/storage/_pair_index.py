@@ -198,6 +198,11 @@ class PairIndex:
         """Begin anew in the child of a fork: what there is is the parent's."""
         global _is_unusable  # noqa: PLW0603
         _is_unusable = _is_unusable or self._is_busy
+        if self._is_busy and self._connection is not None:
+            from ._sqlite_connections import inherit
+
+            # To close it would roll back what the parent is about to commit.
+            inherit(self._connection)
         # Closing it would do no harm to the parent, but using SQLite in the middle of a change may.
         _abandoned.append(self._connection)
         self._connection = None

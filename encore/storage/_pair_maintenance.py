@@ -30,7 +30,7 @@ from .maintenance import Finding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from .filesystem_store import FileSystemStore
@@ -43,8 +43,14 @@ KEY = ".key"
 # Seconds for which what another program has changed is left alone.
 _YOUNG = 10.0
 
-# How many names of foreign files are told.
+# How many names are told, of foreign files and of keys that have the same problem.
 _SOME = 3
+
+# Nothing but the time tells data that were copied from data that were changed.
+_OTHER_TIME = (
+    "the data have another time than when they were written: the files were copied, or another "
+    "program has changed the data"
+)
 
 _CHUNK = 1 << 20
 
@@ -67,6 +73,7 @@ class Problem:
         *,
         name: str = "",
         outcome: str = "mended",
+        is_common: bool = False,
     ) -> None:
         self.key = key
         self.text = text
@@ -78,6 +85,8 @@ class Problem:
         self.evidence = evidence
         #: That of who tidies up.
         self.outcome = outcome
+        #: Whether it is told once for all keys that have it: a copy of a directory has it everywhere.
+        self.is_common = is_common
 
     def is_like(self, other: Problem) -> bool:
         return (self.key, self.text, self.evidence) == (other.key, other.text, other.evidence)
@@ -90,43 +99,63 @@ def check(store: FileSystemStore) -> list[Finding]:
     """As in the contract."""
     with os_errors():
         look = Inspection(store)
-        found = []
-        for again, problem in [*look.unfinished(), *look.lasting()]:
-            # What others are changing just now looks different a moment later.
-            now = again()
-            if now is not None and now.is_like(problem):
-                found.append(problem.finding())
-        return found
+        # What others are changing just now looks different a moment later.
+        return _findings(
+            (problem, "")
+            for again, problem in [*look.unfinished(), *look.lasting()]
+            if (now := again()) is not None and now.is_like(problem)
+        )
 
 
 def repair(store: FileSystemStore) -> list[Finding]:
     """As FileSystemStore.repair()."""
     if store._state.unit is not None:
         raise StoreError(f"{store!r} cannot be repaired inside a transaction")
-    findings = []
+    findings: list[Finding] = []
     with os_errors():
         # Before the lock is taken: who takes it for the first time tidies up.
         look = Inspection(store)
-        unfinished = [problem for _, problem in look.unfinished()]
+        unfinished = look.begun()
         with store.transaction("repair"):
             directory = store._directory
             seen = {(problem.key, problem.text) for problem in unfinished}
             look = Inspection(store, has_lock=True)
             unfinished += [
-                problem
-                for _, problem in look.unfinished()
-                if (problem.key, problem.text) not in seen
+                problem for problem in look.begun() if (problem.key, problem.text) not in seen
             ]
             directory.sweep()
-            left = {(problem.key, problem.text) for _, problem in look.unfinished()}
+            left = {(problem.key, problem.text) for problem in look.begun()}
             for problem in unfinished:
                 outcome = "left" if (problem.key, problem.text) in left else problem.outcome
                 findings.append(problem.finding(outcome))
             # All of them first: what mends one may be in the way of finding others.
-            for _, problem in list(look.lasting()):
-                outcome = "left" if problem.mend is None else problem.mend(problem)
-                findings.append(problem.finding(outcome))
+            findings += _findings(
+                (problem, "left" if problem.mend is None else problem.mend(problem))
+                for _, problem in list(look.lasting())
+            )
     return findings
+
+
+def _findings(problems: Iterable[tuple[Problem, str]]) -> list[Finding]:
+    """Return a finding for each problem and its outcome; one for all that are told once."""
+    findings = []
+    common: dict[tuple[str, str], list[Problem]] = {}
+    for problem, outcome in problems:
+        if problem.is_common:
+            common.setdefault((problem.text, outcome), []).append(problem)
+        else:
+            findings.append(problem.finding(outcome))
+    for (text, outcome), found in common.items():
+        if len(found) == 1:
+            findings.append(found[0].finding(outcome))
+        else:
+            some = _some(sorted(str(problem.key) for problem in found))
+            findings.append(Finding(None, f"{len(found)} keys ({some}): {text}", outcome))
+    return findings
+
+
+def _some(names: list[Any]) -> str:
+    return ", ".join(map(repr, names[:_SOME])) + ", …" * (len(names) > _SOME)
 
 
 class Inspection:
@@ -150,15 +179,20 @@ class Inspection:
 
     def unfinished(self) -> Iterator[Found]:
         """Return what writers have left that have died; the next one that takes the lock tidies up."""
-        for each in (self._journal, self._dead):
-            problem = each()
-            if problem is not None:
-                yield each, problem
+        problem = self._journal()
+        if problem is not None:
+            yield self._journal, problem
         for file in self._folder_files():
             if file[:2] in ("p-", "g-"):
                 problem = self._half_done(file)
                 if problem is not None:
                     yield _partial(self._half_done, file), problem
+
+    def begun(self) -> list[Problem]:
+        """Return what is unfinished, and the temporary files of the dead: these are no damage, but swept."""
+        dead = self._dead()
+        problems = [problem for _, problem in self.unfinished()]
+        return problems if dead is None else [dead, *problems]
 
     def _folder_files(self) -> list[str]:
         try:
@@ -237,7 +271,7 @@ class Inspection:
         yield from self._refused()
         foreign = [file for file in foreign if os.path.lexists(f"{self._root}/{file}")]
         if foreign:
-            some = ", ".join(map(repr, foreign[:_SOME])) + ", …" * (len(foreign) > _SOME)
+            some = _some(foreign)
             is_no_part = "file is" if len(foreign) == 1 else "files are"
             problem = Problem(None, f"{len(foreign)} {is_no_part} no part of the store: {some}")
             yield _partial(_same, problem), problem
@@ -309,8 +343,7 @@ class Inspection:
             return Problem(key, "the metadata are damaged", self._reset, evidence, name=name)
         stamps = stamps_of(pair.text)
         if stamps is not None and stamps[2] != pair.stamp:
-            text = "the data were changed by another program, the metadata were not"
-            return Problem(key, text, self._stamp, evidence, name=name)
+            return Problem(key, _OTHER_TIME, self._stamp, evidence, name=name, is_common=True)
         return None
 
     def _half(self, name: str, key: str | None, evidence: list[Any]) -> Problem | None:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         failure,
         inherit,
         is_being_closed,
+        is_waited_for,
     )
 
     _Each = TypeVar("_Each")
@@ -63,7 +64,7 @@ def _load() -> None:
     if _loaded:
         return
     global Superseded, aside, perform  # noqa: PLW0603
-    global BUSY, Connections, Errors, Use, Waiting, failure, inherit, is_being_closed, sqlite3  # noqa: PLW0603
+    global BUSY, Connections, Errors, Use, Waiting, failure, inherit, is_being_closed, is_waited_for, sqlite3  # noqa: PLW0603
     import sqlite3
 
     from ._sqlite_asides import Superseded, aside, perform
@@ -76,6 +77,7 @@ def _load() -> None:
         failure,
         inherit,
         is_being_closed,
+        is_waited_for,
     )
 
     _loaded = True
@@ -151,7 +153,9 @@ class SqliteBase(BaseStore):
                     and writer[0] == get_ident()
                     and writer[1].owner is self._owner
                 ):
-                    handle = writer[1]
+                    # Not before a fork is over; see _sqlite_connections.py.
+                    with self._gate:
+                        handle = writer[1]
                 else:
                     return self._open_handle()
             self._handles.mine = handle
@@ -210,7 +214,7 @@ class SqliteBase(BaseStore):
                 continue
             del opened[id(handle.connection)]
             is_writer = handle.is_begun or (writer is not None and writer[1] is handle)
-            shared = handle.spills or (handle.dirty and not self._wal)
+            shared = handle.spills or (handle.dirty and not self._wal) or not is_waited_for()
             if handle.users == 0 and not (is_writer and shared):
                 handle.connection.close()
                 continue

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import errno
 import os
-from _thread import RLock, _local, get_ident
+from _thread import RLock, _local, get_ident, interrupt_main, start_new_thread
 from time import monotonic, sleep
 
 from ._sqlite_blobs import CHUNK, Blobs, new_number
@@ -108,6 +108,8 @@ def failure(error: sqlite3.Error, path: str) -> StoreError:
         return StoreError(f"{text}: {path!r}")
     if number == errno.ENOENT:
         number = _why_not_opened(path)
+        if number == errno.EISDIR:
+            text = os.strerror(number)
     return StoreOSError(number, text, path)
 
 
@@ -175,13 +177,38 @@ _doorway = RLock()
 
 def _close(connection: sqlite3.Connection, opened: dict[int, sqlite3.Connection]) -> None:
     number = id(connection)
-    with _doorway:
-        _closing[number] = connection
     try:
-        connection.close()
-    finally:
-        _closing.pop(number, None)
-        opened.pop(number, None)
+        try:
+            with _doorway:
+                _closing[number] = connection
+        finally:
+            # An interrupt may have come before.
+            try:
+                connection.close()
+            finally:
+                _closing.pop(number, None)
+                opened.pop(number, None)
+    except KeyboardInterrupt:
+        if not _interrupt_again():
+            raise
+
+
+def _interrupt_again() -> bool:
+    """Have this thread interrupted soon, if it is the main one: what a finalizer raises is lost.
+
+    The last connection waits for the disk when it is closed, so that is where an interrupt comes.
+    """
+    from threading import current_thread, main_thread
+
+    if current_thread() is not main_thread():
+        return False
+    try:
+        # By another thread, because in this one it would come before the finalizer has ended.
+        start_new_thread(interrupt_main, ())
+    except RuntimeError:
+        # At the end of the interpreter.
+        return False
+    return True
 
 
 class Handle:

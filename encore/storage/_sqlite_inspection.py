@@ -9,7 +9,7 @@ from ._changes import Change
 from ._keys import check_key
 from ._metadata_index import NAME_OF, VALUE_OF, is_json
 from ._sqlite_blobs import CHUNK, NUMBER, SHIFT, new_number
-from ._sqlite_rows import ReadableText, parse
+from ._sqlite_rows import ReadableText, as_data, as_stamp, parse
 from .errors import shown
 from .events import StoreUpdateEvent
 from .maintenance import Finding
@@ -33,6 +33,8 @@ _FILL = 5000
 
 # What pickles of other objects have.
 _FOREIGN = {"GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4", "REDUCE"}
+
+_STAMPS = ("created", "modified")
 
 _ROW_IDS = ("rowid", "_rowid_", "oid")
 
@@ -118,8 +120,17 @@ class Inspection:
     def _rows(self) -> Iterator[Problem]:
         has_chunks = self._exists(self._chunks)
         row_id = row_id_of(self._connection, self._table)
-        sql = f"SELECT {row_id}, key, metadata, {NUMBER} FROM {self._table} ORDER BY {row_id}"
-        for row, key, metadata, number in self._connection.execute(sql):
+        # Text, and numbers where a stamp is to be, are no damage: other programs have put it there.
+        data = f"CASE WHEN {NUMBER} IS NULL AND typeof(data) IN ('integer', 'real') THEN data END"
+        stamps = ", ".join(
+            f"CASE WHEN typeof({name}) NOT IN ('integer', 'real') THEN typeof({name}) END"
+            for name in _STAMPS
+        )
+        sql = (
+            f"SELECT {row_id}, key, metadata, {NUMBER}, data IS NULL, {data}, {stamps}"
+            f" FROM {self._table} ORDER BY {row_id}"
+        )
+        for row, key, metadata, number, is_null, strange, *kinds in self._connection.execute(sql):
             where = f"{row_id} = ?", row
             try:
                 check_key(key)
@@ -132,6 +143,33 @@ class Inspection:
                 yield self._metadata_problem(name, metadata, where)
             if number is not None:
                 yield from self._blob(name, number, where, has_chunks)
+            if is_null or strange is not None:
+                yield self._data_problem(name, strange, where)
+            for column, kind in zip(_STAMPS, kinds, strict=True):
+                if kind is not None:
+                    yield self._stamp_problem(name, column, kind, where)
+
+    def _data_problem(self, key: str | None, stored: Any, where: tuple[str, Any]) -> Problem:
+        what = "are NULL" if stored is None else f"are a number: {shown(stored)}"
+        # As they are read already; of a number it cannot be told what it was to be.
+        return (
+            Finding(key, f"the data {what}"),
+            lambda: self._update(key, where, "data", as_data(stored), stored is not None),
+        )
+
+    def _stamp_problem(
+        self, key: str | None, column: str, kind: str, where: tuple[str, Any]
+    ) -> Problem:
+        # Mending sets the other one: `modified` to now, as every change does.
+        return (
+            Finding(key, f"{column!r} is no number, but {kind}"),
+            lambda: self._update(key, where, "created", self._created(where), kind != "null"),
+        )
+
+    def _created(self, where: tuple[str, Any]) -> float:
+        condition, row = where
+        sql = f"SELECT created FROM {self._table} WHERE {condition}"
+        return as_stamp(self._fetch(sql, row)[0])
 
     def _metadata_problem(self, key: str | None, stored: Any, where: tuple[str, Any]) -> Problem:
         if _is_foreign_pickle(stored):

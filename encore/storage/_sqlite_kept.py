@@ -7,17 +7,18 @@ however long it is read. There are two ways to see to that:
 snapshot  a connection of its own with a read transaction, for all values that were got within a
           second. When there are many of them, values that are still in the newest one move there
 spool     an unnamed file that has copies of any number of values: for what is in no snapshot because
-          its transaction has not been committed, where there is no WAL, and where there are very
-          many snapshots
+          its transaction has not been committed, where there is no WAL, where there are very many
+          snapshots, and for what is held when the store is disconnected
 ========  ==========================================================================================
 
 A snapshot costs open files, and keeps the WAL from shrinking; therefore they are given up, and new
-values get a new one. Chunks of a blob do not change, and its number is never used again: whatever
+values get a new one. A stream that is closed refers to none. Chunks of a blob do not change, and its number is never used again: whatever
 snapshot has the number has the blob.
 """
 
 from __future__ import annotations
 
+import io
 import os
 from _thread import RLock, allocate_lock
 from time import monotonic
@@ -25,14 +26,15 @@ from time import monotonic
 from ._sqlite_blobs import CHUNK, is_number
 from ._sqlite_connections import Errors, Use
 from ._sqlite_rows import as_stamp
-from ._streams import slice_bounds
+from ._streams import SourceReader, slice_bounds
 from .base_store import Head
 from .errors import StoreError, os_errors
 from .value import SourceValue, Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, BinaryIO
     from weakref import ref
 
     from ._sqlite_connections import Handle
@@ -49,6 +51,11 @@ _FRESH = 1.0
 
 # How large a spool may be before another one is begun: its space is given back as a whole.
 _MAX_SPOOL = 1 << 28
+
+# How much of what is held is copied, so that the end of a connection is the end of its WAL.
+_MAX_LEFT = 1 << 26
+
+_READ_AHEAD = 65536
 
 
 def read_part(store: SqliteStore, key: str, start: int | None, end: int | None) -> bytes | None:
@@ -112,7 +119,27 @@ def _value(store: SqliteStore, key: str, row: Any, source: Blob | Spooled | None
         raise StoreError(f"the data of {key!r} in {store!r} are damaged", key=key)
     metadata, created, modified, _ = row
     head = Head(store._metadata(key, metadata), as_stamp(created), as_stamp(modified), source.size)
-    return SourceValue(source, head.metadata or {}, head.created, head.modified, head.etag)
+    return LargeValue(source, head.metadata or {}, head.created, head.modified, head.etag)
+
+
+class LargeValue(SourceValue):
+    """A value of a snapshot or a spool, to which no stream of it refers that is closed."""
+
+    @property
+    def data(self) -> BinaryIO:
+        return self.range()
+
+    def range(self, start: int | None = None, end: int | None = None) -> BinaryIO:
+        begin, stop = slice_bounds(start, end, self._source.size)
+        if begin == stop:
+            return io.BytesIO()
+        return io.BufferedReader(_Reader(self._source, begin, stop), min(_READ_AHEAD, stop - begin))
+
+
+class _Reader(SourceReader):
+    def close(self) -> None:
+        super().close()
+        self.__dict__.pop("_source", None)
 
 
 class Keeper:
@@ -163,21 +190,45 @@ class Keeper:
         from ._sqlite_base import listed
 
         for blob in listed(self._blobs):
-            if snapshot.size(blob.number) is not None:
+            if blob.snapshot is not None and snapshot.size(blob.number) is not None:
                 blob.snapshot = snapshot
+
+    def leave(self, store: SqliteStore) -> None:
+        """Copy what is held, as far as it is not too much, so that no snapshot is needed for it."""
+        from ._sqlite_base import listed
+
+        left = _MAX_LEFT
+        for blob in listed(self._blobs):
+            snapshot = blob.snapshot
+            if snapshot is None or snapshot.is_inherited() or blob.size > left:
+                continue
+            left -= blob.size
+            try:
+                blob.copied = self._spooled(store, snapshot.read, blob.number, blob.size)
+            except StoreError:
+                # On a full disk, say. The snapshot has it.
+                continue
+            blob.snapshot = None
 
     def copy(self, store: SqliteStore, handle: Handle, number: int) -> Spooled | None:
         """Return a copy of a blob as a connection sees it, None if that does not have it."""
         size = handle.blobs.size(number)
-        if size is None:
-            return None
+        return None if size is None else self._spooled(store, handle.blobs.read, number, size)
+
+    def _spooled(
+        self,
+        store: SqliteStore,
+        read: Callable[[int, int, int], bytes],
+        number: int,
+        size: int,
+    ) -> Spooled:
         from weakref import ref
 
         spool = None if self._spool is None else self._spool()
         if spool is None or spool.size > _MAX_SPOOL:
             spool = Spool(store._temporary_file())
             self._spool = ref(spool)
-        return spool.add(handle, number, size)
+        return spool.add(read, number, size)
 
 
 class Snapshot:
@@ -209,8 +260,12 @@ class Snapshot:
         with self._lock, Errors(self._store._path):
             return self.handle.blobs.size(number)
 
+    def is_inherited(self) -> bool:
+        """Whether it is that of the process that this one was forked from."""
+        return os.getpid() != self._process
+
     def read(self, number: int, size: int, position: int) -> bytes:
-        if os.getpid() != self._process:
+        if self.is_inherited():
             raise StoreError(
                 "a value of a database cannot be read in a child process: get it there"
             )
@@ -227,15 +282,21 @@ class Snapshot:
 
 
 class Blob:
-    """A blob that a snapshot keeps: a `Source`."""
+    """A blob that a snapshot keeps, or once kept: a `Source`."""
 
     def __init__(self, snapshot: Snapshot, number: int, size: int) -> None:
-        self.snapshot = snapshot
+        #: None if it has been copied.
+        self.snapshot: Snapshot | None = snapshot
+        self.copied: Spooled | None = None
         self.number = number
         self.size = size
 
     def pread(self, size: int, position: int, /) -> bytes:
-        return self.snapshot.read(self.number, size, position)
+        snapshot = self.snapshot
+        if snapshot is not None:
+            return snapshot.read(self.number, size, position)
+        assert self.copied is not None
+        return self.copied.pread(size, position)
 
 
 class Spool:
@@ -249,7 +310,7 @@ class Spool:
         self.fd: int = file.fileno()
         finalize(self, file.close)
 
-    def add(self, handle: Handle, number: int, size: int) -> Spooled:
+    def add(self, read: Callable[[int, int, int], bytes], number: int, size: int) -> Spooled:
         """Return a copy of a blob."""
         with self._lock:
             begin = self.size
@@ -257,7 +318,7 @@ class Spool:
         position = 0
         with os_errors():
             while position < size:
-                piece = handle.blobs.read(number, min(16 * CHUNK, size - position), position)
+                piece = read(number, min(16 * CHUNK, size - position), position)
                 if not piece:
                     raise StoreError("the data of a large value are damaged")
                 written = 0

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _COLUMNS = "key text primary key, metadata dict, created float, modified float, data blob"
 # What the names of the tables end with that a store has beside its own.
 _RESERVED = ("#chunks", "#index", "#indexed", "#changes", "#pollers")
+# What the names of the folders of databases in memory begin with.
+_MEMORY = "encore-memory-"
 _NEEDED = ("key", "metadata", "created", "modified", "data")
 
 
@@ -45,21 +47,21 @@ def check_index_columns(columns: Iterable[str] | None) -> tuple[str, ...]:
     return names
 
 
-def new_connection(store: SqliteStore) -> sqlite3.Connection:
-    """Open the database."""
+def new_connection(store: SqliteStore, how: str = "") -> sqlite3.Connection:
+    """Open the database, as it is to be or as a parameter of its URI says."""
     import sqlite3
 
     path = store._path
     if store._immutable:
-        from urllib.parse import quote
-
-        path = f"file:{quote(path)}?immutable=1"
+        how = "immutable=1"
+    elif not how and not store._create:
+        how = "mode=rw"
     connection = sqlite3.connect(
-        path,
+        _uri(path, how) if how else path,
         timeout=BUSY,
         isolation_level=None,
         check_same_thread=False,
-        uri=store._immutable,
+        uri=bool(how),
     )
     # EXTRA is FULL for a WAL; for a rollback journal it syncs the directory from which the journal
     # has been deleted, without which a commit can be undone by a loss of power.
@@ -79,6 +81,54 @@ def new_connection(store: SqliteStore) -> sqlite3.Connection:
     return connection
 
 
+def _uri(path: str, how: str) -> str:
+    for character in "%?#":
+        path = path.replace(character, f"%{ord(character):02x}")
+    # What follows two slashes is the name of a host.
+    return f"file:{'//' if path.startswith('/') else ''}{path}?{how}"
+
+
+def look(store: SqliteStore) -> None:
+    """Raise StoreError if there is no table and none is to be made, or a table that is no store's.
+
+    That comes before everything else, because the database may be another program's: it stays as
+    it is, to the last byte.
+    """
+    import sqlite3
+
+    path = store._path
+    if not os.path.exists(path):
+        if not store._create:
+            raise StoreOSError(errno.ENOENT, "there is no such database", path)
+        return
+    # Who can only read makes a WAL and leaves it there; who can write empties one that is there.
+    mode = "ro" if os.path.exists(f"{path}-wal") else "rw"
+    try:
+        handle = store._new_handle(f"mode={mode}")
+        handle.users = 1
+        try:
+            with Waiting(handle.connection, BUSY_SETUP):
+                columns = _column_names(store, handle.connection)
+        finally:
+            handle.close()
+    except sqlite3.OperationalError:
+        # It is locked, or a journal is to be rolled back, say. Then it is seen later.
+        return
+    _check_columns(store, columns)
+
+
+def _check_columns(store: SqliteStore, columns: list[str]) -> None:
+    if not columns:
+        if not store._create:
+            raise StoreError(f"there is no table {store.table!r} in {store.location!r}")
+        return
+    missing = [name for name in _NEEDED if name not in columns]
+    if missing:
+        raise StoreError(
+            f"table {store.table!r} of {store.location!r} has no column {', '.join(missing)}"
+        )
+
+
 def make_memory_file(store: SqliteStore) -> tuple[str, Callable[[], object]]:
     """Return the path of a database for as long as the store lives, and what removes it before."""
     # SQLite's own databases in memory cannot be read by one connection while another one writes.
@@ -88,15 +138,57 @@ def make_memory_file(store: SqliteStore) -> tuple[str, Callable[[], object]]:
 
     with os_errors():
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        folder = tempfile.mkdtemp(prefix="encore-sqlite-", dir=memory)
-    cleanup = finalize(store, _remove_folder, shutil.rmtree, folder, os.getpid())
+        if memory is not None:
+            _sweep(memory)
+        while True:
+            folder = tempfile.mkdtemp(prefix=_MEMORY, dir=memory)
+            lock = _lock_folder(folder)
+            # Or it was swept before it had its lock.
+            if lock is None or os.path.exists(folder):
+                break
+            os.close(lock)
+    cleanup = finalize(store, _remove_folder, shutil.rmtree, folder, lock, os.getpid())
     return os.path.join(folder, "memory.db"), cleanup
 
 
-def _remove_folder(rmtree: Any, folder: str, process: int) -> None:
+def _lock_folder(folder: str) -> int | None:
+    """Lock a folder for as long as this process lives, or its children do.
+
+    A process id would say nothing: containers may share a /dev/shm.
+    """
+    try:
+        from fcntl import LOCK_EX, LOCK_NB, flock
+
+        lock = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return None
+    try:
+        flock(lock, LOCK_EX | LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def _sweep(memory: str) -> None:
+    """Remove the databases of processes that were killed."""
+    import shutil
+
+    with os.scandir(memory) as entries:
+        folders = [each.path for each in entries if each.name.startswith(_MEMORY)]
+    for folder in folders:
+        lock = _lock_folder(folder)
+        if lock is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+
+def _remove_folder(rmtree: Any, folder: str, lock: int | None, process: int) -> None:
     # A child process does not remove what belongs to its parent.
     if os.getpid() == process:
         rmtree(folder, ignore_errors=True)
+    if lock is not None:
+        os.close(lock)
 
 
 def is_immutable(path: str) -> bool:
@@ -135,21 +227,18 @@ def set_up(store: SqliteStore, connection: sqlite3.Connection) -> bool:
     """Make the table and the index where they are not there; return whether there is a WAL."""
     import sqlite3
 
+    # Again: meanwhile another one may have made it.
+    columns = _column_names(store, connection)
+    _check_columns(store, columns)
     with Waiting(connection, BUSY_SETUP):
         try:
             mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         except sqlite3.OperationalError:
             # A database that is being read in another mode, or cannot be written.
             mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
-    columns = _column_names(store, connection)
     if not columns:
         connection.execute(f"CREATE TABLE IF NOT EXISTS {store._sql_table} ({_COLUMNS})")
-        columns = _column_names(store, connection)
-    missing = [name for name in _NEEDED if name not in columns]
-    if missing:
-        raise StoreError(
-            f"table {store.table!r} of {store.location!r} has no column {', '.join(missing)}"
-        )
+        _check_columns(store, _column_names(store, connection))
     return bool(mode == "wal")
 
 

@@ -33,8 +33,10 @@ class WriterLock:
 
         self.path = path
         self._fd: int | None = None
-        #: Which file it is, by device and inode: another one may have been put in its place.
-        self.identity: tuple[int, int] | None = None
+        #: Which file it is, by device and inode: another one may have been put in its place. And how
+        #: often one was opened: the inode of one that is gone is used again.
+        self.identity: tuple[int, int, int] | None = None
+        self._opened = 0
 
     def acquire(self, deadline: float) -> None:
         """Take the lock; StoreError if another one has it until `deadline`, by time.monotonic()."""
@@ -44,7 +46,8 @@ class WriterLock:
                 # Open from now on: opening it costs more than taking it.
                 fd = self._fd = os.open(self.path, _OPEN, 0o666)
                 status = os.fstat(fd)
-                self.identity = status.st_dev, status.st_ino
+                self._opened += 1
+                self.identity = status.st_dev, status.st_ino, self._opened
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -52,7 +55,7 @@ class WriterLock:
             # Whoever finds no lock file makes one: what is locked must be what others find.
             try:
                 status = os.stat(self.path)
-                if (status.st_dev, status.st_ino) == self.identity:
+                if (status.st_dev, status.st_ino, self._opened) == self.identity:
                     return
             except FileNotFoundError:
                 pass

@@ -226,6 +226,9 @@ class OverlayStore(BaseStore):
     def _rollback(self) -> None:
         self._finish()
 
+    def _thread_ended(self) -> None:
+        self._unlock()
+
     def _savepoint(self) -> int:
         state = self._state
         if state.undo is None:

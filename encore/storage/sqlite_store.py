@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ._progress import progress_wanted
     from ._sqlite_asides import aside
     from ._sqlite_blobs import NUMBER, is_number
-    from ._sqlite_connections import Handle, Use
+    from ._sqlite_connections import Errors, Handle, Use
     from ._sqlite_kept import Keeper, read_large, read_part
     from ._sqlite_large import close_quietly, make_temporary_file, stage
     from ._sqlite_many import set_many
@@ -65,13 +65,13 @@ def _load() -> None:
     global _loaded  # noqa: PLW0603
     if _loaded:
         return
-    global NUMBER, Handle, Use, aside, as_data, as_key, as_stamp, close_quietly, delete  # noqa: PLW0603
+    global NUMBER, Errors, Handle, Use, aside, as_data, as_key, as_stamp, close_quietly, delete  # noqa: PLW0603
     global Keeper, is_number, make_temporary_file, new_connection, parse, progress_wanted  # noqa: PLW0603
     global read_large, read_part, set_many, set_up, stage, write  # noqa: PLW0603
     from ._progress import progress_wanted
     from ._sqlite_asides import aside
     from ._sqlite_blobs import NUMBER, is_number
-    from ._sqlite_connections import Handle, Use
+    from ._sqlite_connections import Errors, Handle, Use
     from ._sqlite_kept import Keeper, read_large, read_part
     from ._sqlite_large import close_quietly, make_temporary_file, stage
     from ._sqlite_many import set_many
@@ -120,6 +120,9 @@ class SqliteStore(SqliteBase, RepairableStore):
         Seconds between two looks for changes by other handles, processes and programs, from
         connect() on. Each is told by exactly one event, with `remote` True. By default, and for 0,
         nobody looks.
+    create : bool
+        Whether connect() makes the file and the table where they are missing. If not, it raises a
+        StoreError then, and leaves the file as it is. A database in memory is always made.
     """
 
     _transient = SqliteBase._transient | {
@@ -144,6 +147,7 @@ class SqliteStore(SqliteBase, RepairableStore):
         event_manager: BaseEventManager | None = None,
         durability: str = "power",
         poll: float | None = None,
+        create: bool = True,
     ) -> None:
         from ._sqlite_setup import check_index_columns, check_table
 
@@ -165,6 +169,7 @@ class SqliteStore(SqliteBase, RepairableStore):
 
             check_interval(poll)
         self.poll = poll
+        self._create = bool(create) or self.location == ":memory:"
         self._sql_table = f'"{table}"'
         self._sql_chunks = f'"{table}#chunks"'
         super().__init__(event_manager=event_manager)
@@ -197,6 +202,8 @@ class SqliteStore(SqliteBase, RepairableStore):
             "streaming": True,
             "location": self.location,
             "table": self.table,
+            "index": self.index,
+            "poll": self.poll,
         }
 
     # Life cycle
@@ -204,7 +211,7 @@ class SqliteStore(SqliteBase, RepairableStore):
     def _open(self, credentials: Any) -> None:
         from ._metadata_index import has_json
         from ._sqlite_connections import watch
-        from ._sqlite_setup import install_index, is_immutable, make_memory_file
+        from ._sqlite_setup import install_index, is_immutable, look, make_memory_file
 
         if self.location == ":memory:":
             self._path, self._cleanup = make_memory_file(self)
@@ -213,6 +220,9 @@ class SqliteStore(SqliteBase, RepairableStore):
         self._owner = object()
         watch(self)
         try:
+            if self._cleanup is None:
+                with Errors(self._path):
+                    look(self)
             with Use(self) as handle:
                 self._wal = set_up(self, handle.connection)
                 # In UTF-16 the order of keys is another one.
@@ -253,6 +263,7 @@ class SqliteStore(SqliteBase, RepairableStore):
         remote, self._remote = self._remote, None
         if remote is not None:
             remote.end(self)
+        self._keeper.leave(self)
         self._owner = None
         mine = self._handles.mine
         self._drop_handles()
@@ -277,7 +288,7 @@ class SqliteStore(SqliteBase, RepairableStore):
         if self._remote is not None:
             self._remote.forked()
 
-    def _new_handle(self) -> Handle:
+    def _new_handle(self, how: str = "") -> Handle:
         owner = self._owner
         if owner is None:
             raise StoreError(f"{self!r} is not connected")
@@ -285,7 +296,7 @@ class SqliteStore(SqliteBase, RepairableStore):
             raise StoreError(
                 f"{self!r} cannot be used in this process, which was forked {self._stranded}"
             )
-        handle = Handle(new_connection(self), self._sql_chunks, owner, self._opened)
+        handle = Handle(new_connection(self, how), self._sql_chunks, owner, self._opened)
         self._live.add(handle)
         if self._remote is not None:
             self._remote.adopt(self, handle.connection)

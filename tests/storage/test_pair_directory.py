@@ -942,6 +942,42 @@ def test_the_directory_that_is_synced_is_the_one_that_was_changed(root, change):
     store.disconnect()
 
 
+@pytest.mark.parametrize("how", ["removed", "remade", "links", "contents"])
+def test_what_is_synced_is_what_is_found_under_its_name(root, how):
+    # The lock file may be the same one all the while, or another one with the same inode.
+    store = opened(root, "power")
+    put(store, "a", b"1")
+    lock = store._pairs.writer_lock
+    before = lock.identity
+    aside = f"{root}-aside"
+    if how == "removed":
+        shutil.rmtree(f"{root}/.FStmp")
+    elif how == "remade":
+        shutil.rmtree(root)
+        os.mkdir(root)
+        init_shared_store(root)
+    else:
+        move = os.rename if how == "contents" else os.link
+        for folder in ("", "/.FStmp"):
+            os.mkdir(aside + folder)
+            for entry in list(os.scandir(root + folder)):
+                if entry.is_file():
+                    move(entry.path, f"{aside}{folder}/{entry.name}")
+        shutil.rmtree(root)
+        os.rename(aside, root)
+    synced = []
+    with watched(before=lambda name, args: synced.append(os.fstat(args[0])), calls={"fsync"}):
+        put(store, "b", b"2")
+    assert (lock.identity == before) == (how in ("links", "contents"))
+    directories = {
+        (status.st_dev, status.st_ino) for status in synced if stat.S_ISDIR(status.st_mode)
+    }
+    found = [os.stat(path) for path in (root, f"{root}/.FStmp")]
+    assert directories == {(status.st_dev, status.st_ino) for status in found}
+    assert all(status.st_nlink for status in synced if stat.S_ISDIR(status.st_mode))
+    store.disconnect()
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
 def test_disconnect_closes_what_was_kept_open(root):
     before = os.listdir("/proc/self/fd")

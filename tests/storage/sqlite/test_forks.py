@@ -5,13 +5,17 @@ from __future__ import annotations
 import gc
 import io
 import os
+import select
 import sqlite3
+import subprocess
+import sys
 import threading
 import warnings
 from contextlib import closing
 
 import pytest
 
+import encore
 import encore.storage._sqlite_base as base
 import encore.storage._sqlite_connections as connections
 from encore.storage.sqlite_store import SqliteStore
@@ -129,6 +133,83 @@ def test_a_fork_inside_a_transaction(path, store, size):
     assert store.get("a").size == size
     assert sql(path, "PRAGMA integrity_check") == [("ok",)]
     assert child(lambda: store.get("a").size) == str(size)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_transaction_goes_on_when_the_child_has_left_it(store, monkeypatch, own):
+    # What the child clears in the index of the WAL would be what the parent has just put there.
+    monkeypatch.setattr(connections, "_STILL", 0)
+    inside, go = threading.Event(), threading.Event()
+    on, answer = os.pipe(), os.pipe()
+    leave, stand_still = store._forked, store._stand_still
+
+    def late():
+        # The parent writes as soon as it can go on.
+        if select.select([on[0]], [], [], 0.05)[0]:
+            os.write(answer[1], b"the parent went on")
+        leave()
+
+    def standing(*arguments):
+        stand_still(*arguments)
+        go.set()
+
+    def fork():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process = os.fork()
+        if not process:
+            os._exit(0)
+        processes.append(process)
+
+    def change():
+        with store.transaction("t"):
+            put(store, "a")
+            inside.set()
+            if own:
+                fork()
+            assert go.wait(60)
+            put(store, "b")
+            os.write(on[1], b"x")
+
+    monkeypatch.setattr(store, "_forked", late)
+    monkeypatch.setattr(store, "_stand_still", standing)
+    processes = []
+    thread = threading.Thread(target=change)
+    thread.start()
+    if not own:
+        assert inside.wait(60)
+        fork()
+    thread.join(60)
+    os.waitpid(processes[0], 0)
+    os.close(answer[1])
+    assert os.read(answer[0], 100) == b""
+    for descriptor in (*on, answer[0]):
+        os.close(descriptor)
+    assert list(store.keys()) == ["a", "b"]
+
+
+def test_the_end_of_a_child_leaves_the_transaction_of_the_parent_alone(path):
+    program = """if True:
+        import os, sys
+        from encore.storage.sqlite_store import SqliteStore
+
+        with SqliteStore(sys.argv[1], durability="process") as store:
+            with store.transaction("t"):
+                store.from_bytes("a", bytes(3_000_000))
+                if not os.fork():
+                    # Not os._exit(): the interpreter finalises what it has.
+                    raise SystemExit
+                os.wait()
+                store.from_bytes("b", bytes(100_000))
+    """
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(encore.__file__))}
+    subprocess.run([sys.executable, "-c", program, path], check=True, env=environment, stderr=-3)
+    assert sql(path, "PRAGMA integrity_check") == [("ok",)]
+    with SqliteStore(path) as store:
+        assert [(key, store.get(key).size) for key in sorted(store.keys())] == [
+            ("a", 3000000),
+            ("b", 100000),
+        ]
 
 
 def ended(store):

@@ -74,8 +74,8 @@ def fill_up(store, extra):
 def test_values_beyond_the_limit_of_sqlite(path):
     real = module.new_connection
 
-    def limited(store):
-        connection = real(store)
+    def limited(store, *how):
+        connection = real(store, *how)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
         return connection
 
