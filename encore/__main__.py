@@ -6,14 +6,23 @@ status 2, what fails is one line and 1, Control-C is 130.
 
 from __future__ import annotations
 
-import argparse
+import errno
 import os
 import sys
-from contextlib import contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+
+try:
+    import argparse
+    from contextlib import contextmanager, nullcontext, suppress
+    from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+except KeyboardInterrupt:
+    # They take half of the time until main() can catch it.
+    if __name__ != "__main__":
+        raise
+    print("python -m encore: interrupted", file=sys.stderr)
+    sys.exit(130)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from encore.storage.abstract_store import AbstractReadOnlyStore, AbstractStore
 
@@ -49,7 +58,8 @@ or one around another:
   mount=POINT:NEAR::STORE     NEAR under a prefix, before what STORE has there
 put and copy make the database or directory they write to if there is none.
 Options are arguments of its constructor, as in --option durability=process;
-in a chain they are for the last store.
+their values are JSON (null, true, 5), or else text. In a chain they are for
+the last store.
 """
 
 EXAMPLES = """\
@@ -70,6 +80,9 @@ examples:
 Write -- before arguments that begin with a dash. The exit status is 0 if all
 went well, 1 if something failed, 2 for wrong use.
 """
+
+# How Python, or people, write what is written in another way in JSON.
+_NO_JSON = {"none": "null", "true": "true", "false": "false"}
 
 NO_FS = "dir:PATH reads any directory; copy and put make stores of new and of empty ones"
 
@@ -271,11 +284,24 @@ def _opened(
 
             if isinstance(error, FileSystemStoreError):
                 raise StoreError(f"{error}; {NO_FS}") from error
+            if not create and getattr(error, "errno", None) == errno.ENOENT:
+                raise StoreError(f"{error}; put and copy make what is missing") from error
         raise
     except (TypeError, ValueError) as error:
-        raise WrongUse(error) from error
+        hint = _json_hint(options or ())
+        raise WrongUse(f"{error}{hint}") from error
     with store:
         yield store
+
+
+def _json_hint(options: Sequence[str]) -> str:
+    for option in options:
+        name, _, value = option.partition("=")
+        if value.lower() in _NO_JSON and value not in _NO_JSON.values():
+            return (
+                f"; a value is JSON, or else text: did you mean {name}={_NO_JSON[value.lower()]}?"
+            )
+    return ""
 
 
 @contextmanager
@@ -303,6 +329,7 @@ def _bytes_of(stream: Any, name: str) -> BinaryIO:
 
 def _copy(arguments: argparse.Namespace) -> int:
     from encore.events.event_manager import EventManager
+    from encore.storage._keys import key_matcher
     from encore.storage.copying import copy_store
 
     if not arguments.quiet:
@@ -317,18 +344,51 @@ def _copy(arguments: argparse.Namespace) -> int:
         _writable(arguments.target, arguments.target_option, create=True) as target,
         nullcontext() if arguments.quiet else ProgressDisplay(events),
     ):
+        own = _own_files(source, target)
         report = copy_store(
-            source, target, match=match, on_conflict=on_conflict, event_manager=events
+            source,
+            target,
+            match=match if own is None else _all_but(own, match),
+            on_conflict=on_conflict,
+            event_manager=events,
         )
         left = list(_left_out(source, match))
+        if own is not None and key_matcher(match or "*")(own):
+            left.append((own, "it is the target", None))
     for key, error in report.failed.items():
         _complain(f"{_shown(key)}: {_reason(error)}")
-    for path, reason, _ in left:
-        _complain(f"left out {_shown(path)}: {reason}")
+    for path, reason, cause in left:
+        if cause or not arguments.quiet:
+            _complain(f"left out {_shown(path)}: {reason}")
     has_failed = bool(report.failed) or any(error for _, _, error in left)
     if has_failed or not arguments.quiet:
         print(f"{report}, {len(left)} left out" if left else report)
     return FAILED if has_failed else 0
+
+
+def _own_files(source: Any, target: AbstractStore) -> str | None:
+    """Return the key that the target's file or directory has in a directory that is the source."""
+    from encore.storage.directory_store import DirectoryStore
+
+    info = target.info()
+    path = info.get("path") or info.get("location")
+    if not isinstance(source, DirectoryStore) or not isinstance(path, str) or path == ":memory:":
+        return None
+    root = os.path.realpath(source.path)
+    path = os.path.realpath(path)
+    if path == root:
+        raise WrongUse(f"the target is in the directory that is the source: {root!r}")
+    own = os.path.relpath(path, root).replace(os.sep, "/")
+    return None if own.split("/")[0] == ".." else own
+
+
+def _all_but(own: str, match: str | None) -> Callable[[str], object]:
+    """Return what matches, but for the target's own files: it would be copied while it grows."""
+    from encore.storage._keys import key_matcher
+
+    matches = key_matcher("*" if match is None else match)
+    beside = {own, *(f"{own}-{suffix}" for suffix in ("wal", "shm", "journal"))}
+    return lambda key: matches(key) and key not in beside and not key.startswith(f"{own}/")
 
 
 def _left_out(source: Any, match: str | None) -> Iterator[tuple[str, str, Exception | None]]:
@@ -413,7 +473,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     with _opened(arguments.store, arguments.option) as store:
-        look = _maintenance(store, "repair") if arguments.repair else store.check
+        look = _maintenance(store, "repair", arguments.store) if arguments.repair else store.check
         findings = look()
     for finding in findings:
         print(_one_line(str(finding)))
@@ -422,21 +482,25 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _compact(arguments: argparse.Namespace) -> int:
     with _opened(arguments.store, arguments.option) as store:
-        _maintenance(store, "compact")()
+        _maintenance(store, "compact", arguments.store)()
     return 0
 
 
 def _upgrade(arguments: argparse.Namespace) -> int:
     with _opened(arguments.store, arguments.option) as store:
-        print(f"{_maintenance(store, 'upgrade')()} rewritten")
+        print(f"{_maintenance(store, 'upgrade', arguments.store)()} rewritten")
     return 0
 
 
-def _maintenance(store: AbstractReadOnlyStore, method: str) -> Any:
+def _maintenance(store: AbstractReadOnlyStore, method: str, name: str) -> Any:
     """Return what only some stores can do."""
     found = getattr(store, method, None)
     if found is None:
-        raise WrongUse(f"a {type(store).__name__} has no {method}")
+        from encore.storage._chain import split
+
+        link = split(name)
+        hint = f"; use the store within, {link[3]}" if link else ""
+        raise WrongUse(f"a {type(store).__name__} has no {method}{hint}")
     return found
 
 
@@ -480,7 +544,7 @@ def _parser() -> argparse.ArgumentParser:
             flag,
             metavar="name=value",
             action="append",
-            help=f"an option of the {which.upper() or 'STORE'}; may be repeated",
+            help=f"an option of the {which.upper() or 'STORE'}, JSON or else text; may be repeated",
         )
 
     a_store = "what to open, see below"
@@ -494,14 +558,14 @@ def _parser() -> argparse.ArgumentParser:
         "left alone and counts as failed, unless --overwrite is given. What is in a\n"
         "directory and cannot be a key (links out of it, pipes, names that are no UTF-8\n"
         "or too long) is told of and left out; so is what cannot be read, and then the\n"
-        "exit status is 1.",
+        "exit status is 1. The files of the target itself are not copied.",
     )
     copy.add_argument("source", metavar="SOURCE", help="the STORE to read")
     copy.add_argument("target", metavar="TARGET", help="the STORE to write")
     copy.add_argument("--overwrite", action="store_true", help="replace other data in the target")
     copy.add_argument("--match", metavar="GLOB", help="only keys that match: * ? [a-b] [!a]")
     copy.add_argument(
-        "--quiet", action="store_true", help="show no progress, and no counts if all went well"
+        "--quiet", action="store_true", help="show no progress, and nothing if all went well"
     )
     for which in ("source", "target"):
         option(copy, which)
@@ -572,7 +636,8 @@ def _parser() -> argparse.ArgumentParser:
     upgrade = command(
         _upgrade,
         "rewrite what EnCore 0.8 wrote (sqlite)",
-        "Metadata become JSON, so\nthat they can be indexed; EnCore 0.8 cannot read them then.",
+        "Metadata become JSON, so\nthat they can be indexed; EnCore 0.8 cannot read them then. "
+        "What JSON\ncannot hold is left as it is; check names it.",
     )
     upgrade.add_argument("store", metavar="STORE", help=a_store)
     option(upgrade)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import encore
 from encore import __main__ as cli
 from encore.storage.errors import StoreError
-from encore.storage.filesystem_store import FileSystemStore
+from encore.storage.filesystem_store import FileSystemStore, init_shared_store
 from encore.storage.sqlite_store import SqliteStore
 
 ROOT = Path(encore.__file__).resolve().parent.parent
@@ -188,6 +189,100 @@ def test_quiet_copy_says_only_what_fails(run, tree):
     assert result.status == 1
     assert "1 failed" in result.out
     assert len(result.err.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs links")
+def test_quiet_copy_does_not_tell_what_cannot_be_a_key(run, tree):
+    (tree / "out").symlink_to("/")
+    result = run("copy", "--quiet", "dir:tree", "sqlite:x.db")
+    assert (result.status, result.out, result.err) == (0, "", "")
+
+
+@pytest.mark.parametrize("target", ["sqlite:tree/x.db", "checked::sqlite:tree/x.db", "fs:tree/x"])
+@pytest.mark.parametrize("match", [[], ["--match", "*"]])
+def test_a_copy_does_not_copy_its_target(run, tree, target, match):
+    for _ in range(2):
+        result = run("copy", "dir:tree", target, *match)
+        assert result.status == 0
+        assert result.out.endswith("0 failed, 1 left out\n")
+        name = target.rpartition("/")[2]
+        assert told(result) == [f"python -m encore: left out {name}: it is the target"]
+        assert run("ls", target).out == "a.txt\nb.bin\nsub/c.txt\n"
+    (tree / f"{name}.txt").write_bytes(b"another")
+    run("copy", "dir:tree", target, *match)
+    assert f"{name}.txt" in run("ls", target).out
+
+
+@pytest.mark.parametrize("target", ["fs:..", "sqlite:../x.db", "fs:../tree2"])
+def test_a_target_that_lies_beside_the_source_leaves_nothing_out(run, tree, monkeypatch, target):
+    init_shared_store(tree.parent)
+    monkeypatch.chdir(tree)
+    result = run("copy", "dir:.", target)
+    assert (result.status, result.out) == (0, "3 copied, 0 skipped, 0 failed\n")
+
+
+def test_a_directory_is_not_copied_into_itself(run, tree):
+    run("copy", "dir:tree", "fs:store")
+    before = sorted(os.listdir("store"))
+    result = run("copy", "dir:store", "fs:store")
+    assert_one_line(result, 2, "the target is in the directory that is the source")
+    assert sorted(os.listdir("store")) == before
+
+
+@pytest.mark.parametrize("value", ["none", "None", "True", "FALSE"])
+def test_a_value_that_is_nearly_json_gets_a_hint(run, tree, value):
+    run("copy", "dir:tree", "fs:x")
+    result = run("ls", "fs:x", "--option", f"index={value}")
+    right = {"n": "null", "t": "true", "f": "false"}[value[0].lower()]
+    assert_one_line(result, 2, f"a value is JSON, or else text: did you mean index={right}?")
+
+
+def test_other_wrong_values_get_no_hint(run, tree):
+    run("copy", "dir:tree", "fs:x")
+    assert "JSON" not in run("ls", "fs:x", "--option", "durability=no").err
+    assert run("ls", "fs:x", "--option", "index=false").status == 0
+
+
+@pytest.mark.parametrize("name", ["retry=x", "hash=x", "cache=x:memory:", "metadata-cache=x"])
+def test_a_chain_says_what_an_argument_is(run, name):
+    result = run("ls", f"{name}::memory:")
+    assert_one_line(result, 2, "::STORE: it takes a ")
+    assert "number" in result.err
+    assert ", not 'x'" in result.err
+
+
+def test_maintenance_is_for_the_store_within(run, tree):
+    run("copy", "dir:tree", "sqlite:x.db")
+    result = run("compact", "prefix=sub/::sqlite:x.db")
+    expected = "a PrefixStore has no compact; use the store within, sqlite:x.db"
+    assert_one_line(result, 2, expected)
+    assert_one_line(run("compact", "memory:"), 2, "a DictMemoryStore has no compact")
+
+
+@pytest.mark.parametrize("command", ["ls", "check", "info"])
+@pytest.mark.parametrize("kind", ["fs", "lockfs"])
+def test_a_store_that_is_missing_can_be_made(run, command, kind):
+    result = run(command, f"{kind}:missing")
+    assert_one_line(result, 1, "put and copy make what is missing")
+    assert not os.path.exists("missing")
+    assert "put and copy" not in run(command, "dir:missing").err
+
+
+def test_an_interrupt_before_there_is_a_command_is_one_line(folder):
+    (folder / "argparse.py").write_text("raise KeyboardInterrupt")
+    result = finish(child("--version", cwd=folder))
+    assert result.status == 130
+    assert result.err == "python -m encore: interrupted\n"
+
+
+def test_a_copied_directory_is_told_once(run, tree):
+    run("copy", "dir:tree", "fs:x")
+    shutil.copytree("x", "y", copy_function=shutil.copyfile)
+    assert run("check", "fs:x").status == 0
+    result = run("check", "fs:y")
+    assert result.status == 1
+    [line] = result.out.splitlines()
+    assert line.startswith("3 keys ('a.txt', 'b.bin', 'sub/c.txt'): the data have another time ")
 
 
 def test_copy_takes_options_of_both_stores(run, tree):

@@ -91,6 +91,20 @@ def _nothing(argument: str | None) -> None:
         raise ValueError(f"nothing may follow, {argument!r} neither")
 
 
+def _whole(argument: str) -> int:
+    try:
+        return int(argument)
+    except ValueError:
+        raise ValueError(f"it takes a whole number, not {argument!r}") from None
+
+
+def _seconds(argument: str) -> float:
+    try:
+        return float(argument)
+    except ValueError:
+        raise ValueError(f"it takes a number of seconds, not {argument!r}") from None
+
+
 def _read_only(argument: str | None, inner: Any, second: Any, manager: Any) -> Any:
     from .read_only_store import ReadOnlyStore
 
@@ -111,7 +125,7 @@ def _hash(argument: str | None, inner: Any, second: Any, manager: Any) -> Any:
 
     if argument is None:
         return HashPrefixStore(inner, event_manager=manager)
-    return HashPrefixStore(inner, int(argument), event_manager=manager)
+    return HashPrefixStore(inner, _whole(argument), event_manager=manager)
 
 
 def _checked(argument: str | None, inner: Any, second: Any, manager: Any) -> Any:
@@ -126,21 +140,21 @@ def _retry(argument: str | None, inner: Any, second: Any, manager: Any) -> Any:
     from .retry_policy import RetryPolicy
     from .retry_store import RetryStore
 
-    policy = None if argument is None else RetryPolicy(attempts=int(argument))
+    policy = None if argument is None else RetryPolicy(attempts=_whole(argument))
     return RetryStore(inner, policy, event_manager=manager)
 
 
 def _cache(argument: str | None, inner: Any, second: Any, manager: Any) -> Any:
     from .caching_store import CachingStore
 
-    expire: Any = {} if argument is None else {"expire": float(argument)}
+    expire: Any = {} if argument is None else {"expire": _seconds(argument)}
     return CachingStore(inner, second, event_manager=manager, **expire)
 
 
 def _metadata_cache(argument: str | None, inner: Any, second: Any, manager: Any) -> Any:
     from .metadata_caching_store import MetadataCachingStore
 
-    expire: Any = {} if argument is None else {"expire": float(argument)}
+    expire: Any = {} if argument is None else {"expire": _seconds(argument)}
     return MetadataCachingStore(inner, event_manager=manager, **expire)
 
 

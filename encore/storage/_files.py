@@ -7,7 +7,7 @@ import os
 from contextlib import contextmanager, nullcontext, suppress
 
 from ._streams import check_readable
-from .errors import os_errors
+from .errors import from_os_error, os_errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,34 +62,44 @@ def writing(
 
 
 @contextmanager
+def _errors_of(path: str) -> Iterator[None]:
+    """As os_errors(), but what they name is the path that was given, not a temporary file."""
+    try:
+        yield
+    except OSError as error:
+        raise from_os_error(OSError(error.errno, error.strerror, path)) from error
+
+
+@contextmanager
 def _replacing(path: str) -> Iterator[Callable[[bytes], object]]:
     import stat
 
-    with os_errors():
+    given = path
+    with _errors_of(given):
         # A link keeps pointing where it does: what it names is replaced.
-        path = os.path.realpath(path)
+        path = os.path.realpath(given)
         try:
             mode = os.stat(path).st_mode
         except FileNotFoundError:
             mode = None
-        if mode is not None and not stat.S_ISREG(mode):
-            # A device or a pipe cannot be replaced; a directory cannot be written
-            # (IsADirectoryError).
-            with open(path, "wb", buffering=0) as device:
-                yield _writer(device)
-            return
-        # Not made of the name, which may be as long as a name can be.
-        name = f".{os.getpid()}-{os.urandom(6).hex()}.tmp"
-        temporary = os.path.join(os.path.dirname(path), name)
+    if mode is not None and not stat.S_ISREG(mode):
+        # A device or a pipe cannot be replaced; a directory cannot be written (IsADirectoryError).
+        with os_errors(), open(path, "wb", buffering=0) as device:
+            yield _writer(device)
+        return
+    # Not made of the name, which may be as long as a name can be.
+    name = f".{os.getpid()}-{os.urandom(6).hex()}.tmp"
+    temporary = os.path.join(os.path.dirname(path), name)
+    with _errors_of(given):
         file = open(temporary, "xb", buffering=0)  # noqa: SIM115 - closed before it is renamed
     try:
         with file:
             yield _writer(file)
-            with os_errors():
+            with _errors_of(given):
                 if mode is not None:
                     os.chmod(temporary, stat.S_IMODE(mode))
                 os.fsync(file.fileno())
-        with os_errors():
+        with _errors_of(given):
             os.replace(temporary, path)
     except BaseException:
         # Whatever went wrong is worth more than that the temporary file cannot be removed.

@@ -23,17 +23,18 @@ from ._pair_index_file import INDEX
 from ._pair_reader import DATA, FOLDER, JOURNAL, METADATA
 from ._pair_writer import Draft
 from ._posix import READ, read_file, unlink, write_file
+from ._problems import Problem, findings_of, some_of
 from ._sessions import ALIVE
 from .base_store import Head
 from .errors import StoreError, os_errors
-from .maintenance import Finding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from .filesystem_store import FileSystemStore
+    from .maintenance import Finding
 
     # What looks at it again, and what there was.
     Found = tuple[Callable[[], "Problem | None"], "Problem"]
@@ -42,9 +43,6 @@ KEY = ".key"
 
 # Seconds for which what another program has changed is left alone.
 _YOUNG = 10.0
-
-# How many names are told, of foreign files and of keys that have the same problem.
-_SOME = 3
 
 # Nothing but the time tells data that were copied from data that were changed.
 _OTHER_TIME = (
@@ -61,46 +59,12 @@ _LOG = "__log__.txt"
 _LASTING = ("lock", INDEX)
 
 
-class Problem:
-    """Something that is wrong, and what mends it."""
-
-    def __init__(
-        self,
-        key: str | None,
-        text: str,
-        mend: Callable[[Problem], str] | None = None,
-        evidence: object = None,
-        *,
-        name: str = "",
-        outcome: str = "mended",
-        is_common: bool = False,
-    ) -> None:
-        self.key = key
-        self.text = text
-        #: That of the files concerned, without suffix.
-        self.name = name
-        #: Returns the outcome.
-        self.mend = mend
-        #: What stays the same for as long as nobody does anything about it.
-        self.evidence = evidence
-        #: That of who tidies up.
-        self.outcome = outcome
-        #: Whether it is told once for all keys that have it: a copy of a directory has it everywhere.
-        self.is_common = is_common
-
-    def is_like(self, other: Problem) -> bool:
-        return (self.key, self.text, self.evidence) == (other.key, other.text, other.evidence)
-
-    def finding(self, outcome: str = "") -> Finding:
-        return Finding(self.key, self.text, outcome)
-
-
 def check(store: FileSystemStore) -> list[Finding]:
     """As in the contract."""
     with os_errors():
         look = Inspection(store)
         # What others are changing just now looks different a moment later.
-        return _findings(
+        return findings_of(
             (problem, "")
             for again, problem in [*look.unfinished(), *look.lasting()]
             if (now := again()) is not None and now.is_like(problem)
@@ -129,33 +93,11 @@ def repair(store: FileSystemStore) -> list[Finding]:
                 outcome = "left" if (problem.key, problem.text) in left else problem.outcome
                 findings.append(problem.finding(outcome))
             # All of them first: what mends one may be in the way of finding others.
-            findings += _findings(
+            findings += findings_of(
                 (problem, "left" if problem.mend is None else problem.mend(problem))
                 for _, problem in list(look.lasting())
             )
     return findings
-
-
-def _findings(problems: Iterable[tuple[Problem, str]]) -> list[Finding]:
-    """Return a finding for each problem and its outcome; one for all that are told once."""
-    findings = []
-    common: dict[tuple[str, str], list[Problem]] = {}
-    for problem, outcome in problems:
-        if problem.is_common:
-            common.setdefault((problem.text, outcome), []).append(problem)
-        else:
-            findings.append(problem.finding(outcome))
-    for (text, outcome), found in common.items():
-        if len(found) == 1:
-            findings.append(found[0].finding(outcome))
-        else:
-            some = _some(sorted(str(problem.key) for problem in found))
-            findings.append(Finding(None, f"{len(found)} keys ({some}): {text}", outcome))
-    return findings
-
-
-def _some(names: list[Any]) -> str:
-    return ", ".join(map(repr, names[:_SOME])) + ", …" * (len(names) > _SOME)
 
 
 class Inspection:
@@ -271,7 +213,7 @@ class Inspection:
         yield from self._refused()
         foreign = [file for file in foreign if os.path.lexists(f"{self._root}/{file}")]
         if foreign:
-            some = _some(foreign)
+            some = some_of(foreign)
             is_no_part = "file is" if len(foreign) == 1 else "files are"
             problem = Problem(None, f"{len(foreign)} {is_no_part} no part of the store: {some}")
             yield _partial(_same, problem), problem
@@ -396,7 +338,7 @@ class Inspection:
         limit = (time.time() - _YOUNG) * 1e9
         evidence: Any = problem.evidence
         if any(status is not None and status[-1] > limit for status in evidence):
-            problem.text += "; it was changed only just now"
+            problem.text += "; changed only just now"
             return True
         return False
 

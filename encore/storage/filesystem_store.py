@@ -131,6 +131,9 @@ class FileSystemStore(OverlayStore, RepairableStore):
         if durability not in ("power", "process"):
             raise ValueError(f"durability is 'power' or 'process', not {durability!r}")
         self._durability = durability
+        if isinstance(index, str):
+            # From a command line, say, where "false" would be as true as any text.
+            raise TypeError(f"index is a bool, not {index!r}")
         self._is_indexed = bool(index)
         super().__init__(event_manager=event_manager)
         check_store(self.path, self.magic_fname)
@@ -164,7 +167,13 @@ class FileSystemStore(OverlayStore, RepairableStore):
         return f"{type(self).__name__}({self.path!r})"
 
     def info(self) -> dict[str, Any]:
-        return {**super().info(), "durable": self._durability, "streaming": True, "path": self.path}
+        return {
+            **super().info(),
+            "durable": self._durability,
+            "streaming": True,
+            "path": self.path,
+            "index": self._is_indexed,
+        }
 
     # Life cycle
 

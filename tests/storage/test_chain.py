@@ -154,6 +154,6 @@ def test_a_path_may_hold_double_colons():
     ],
 )
 def test_broken_chains_are_refused(name, folder):
-    with pytest.raises(ValueError, match="it is|names no store|missing"):
+    with pytest.raises(ValueError, match=r"it is|names no store|missing"):
         open_store(name)
     assert list(folder.iterdir()) == []

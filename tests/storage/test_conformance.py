@@ -33,6 +33,7 @@ class TestSqliteStore(SqliteKit, unittest.TestCase):
     pass
 
 
+@pytest.mark.slow
 class TestSqliteStoreWithStaticIndex(SqliteKit, unittest.TestCase):
     index = "static"
     kills = 2
@@ -95,6 +96,7 @@ class TestWrapperOverSqliteStore(Plain, SqliteKit, unittest.TestCase):
     kills = 2
 
 
+@pytest.mark.slow
 class TestWrapperOverFileSystemStore(Plain, FileSystemKit, unittest.TestCase):
     kills = 2
 

@@ -363,7 +363,14 @@ def test_info(store, root):
     assert info["path"] == root
     assert info["durable"] == "process"
     assert info["streaming"]
+    assert info["index"] is False
+    assert FileSystemStore(root, index=True).info()["index"] is True
     assert FileSystemStore(root).info()["durable"] == "power"
+
+
+def test_an_index_is_no_text(root):
+    with pytest.raises(TypeError, match="index is a bool, not 'false'"):
+        FileSystemStore(root, index="false")
 
 
 def test_a_transaction_reads_what_it_wrote(store):

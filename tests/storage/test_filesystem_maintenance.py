@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -139,7 +140,10 @@ def damage_metadata_that_are_no_object(root):
 
 def damage_change_data(root):
     write(root, "b.data", b"other")
-    text = "the data were changed by another program, the metadata were not"
+    text = (
+        "the data have another time than when they were written: the files were copied, or another "
+        "program has changed the data"
+    )
     return ("b", text, "mended", ""), {"b": (b"other", {"a": 1})}
 
 
@@ -228,6 +232,55 @@ def test_damage_is_found_and_repaired_and_all_else_is_left(root, store, damage):
     assert after == before
 
 
+def test_a_copy_with_other_times_is_told_once(root, store):
+    for key in ("a", "b", "c", "d", LONG):
+        put(store, key, key.encode(), a=1)
+    before = contents(store)
+    with tempfile.TemporaryDirectory(dir=FAST) as folder:
+        copied = f"{folder}/copied"
+        # As "cp -r": the times are new.
+        shutil.copytree(root, copied, copy_function=shutil.copyfile)
+        with type(store)(copied, durability="process") as copy:
+            now = contents(copy)
+            text = damage_change_data(root)[0][1]
+            [(key, problem, outcome)] = found(copy.check())
+            assert (key, outcome) == (None, "")
+            assert problem == f"5 keys ('a', 'b', 'c', …): {text}"
+            with mock.patch.object(module, "_YOUNG", 3600):
+                # Before it perhaps that of the session that was copied.
+                finding = copy.repair()[-1]
+            assert finding == Finding(None, f"{problem}; changed only just now", "left")
+            assert Finding(None, problem, "mended") in copy.repair()
+            assert copy.check() == []
+            assert contents(copy) == now
+        # With the times, as by "cp -a", it is the same store.
+        kept = f"{folder}/kept"
+        shutil.rmtree(f"{root}/.FStmp")
+        os.unlink(f"{root}/b.data")
+        os.unlink(f"{root}/b.metadata")
+        shutil.copytree(root, kept)
+        with type(store)(kept, durability="process") as copy:
+            assert copy.check() == []
+            del before["b"]
+            assert contents(copy) == before
+
+
+@dies
+def test_what_a_child_left_that_used_the_store_is_no_damage(root, store):
+    put(store, "a")
+    pid = os.fork()
+    if not pid:
+        try:
+            put(store, "b")
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    put(store, "c")
+    assert store.check() == []
+    assert len(store.repair()) == 1
+    assert store.repair() == []
+
+
 def test_no_byte_is_removed(root, store):
     for turn in range(3):
         put(store, "b", a=1)
@@ -271,7 +324,7 @@ def test_what_was_changed_just_now_is_left(root, store):
     assert {each.key: each.outcome for each in findings} == dict.fromkeys(
         ("half", "damaged", "changed", "nodata"), "left"
     )
-    assert all(each.problem.endswith("; it was changed only just now") for each in findings)
+    assert all(each.problem.endswith("; changed only just now") for each in findings)
     assert {path: each for path, each in files(root).items() if "/.FS" not in path} == {
         path: each for path, each in before.items() if "/.FS" not in path
     }
@@ -396,15 +449,15 @@ def test_what_dead_writers_left_is_found_and_finished(root, case, has_written):
         before = files(root)
         findings = store.check()
         assert files(root) == before
-        assert f"{what} was not carried out to its end" in [each.problem for each in findings]
-        # The sign of life of its session, and data that were not put in place.
-        count = 2 if case == "before the rename of the data" else 1
-        were = "1 temporary file was" if count == 1 else "2 temporary files were"
-        assert Finding(None, f"{were} left by writers that died") in findings
+        assert [each.problem for each in findings] == [f"{what} was not carried out to its end"]
         assert {key: store.to_bytes(key) for key in store.query_keys()} == expected
         repaired = store.repair()
+        # The sign of life of its session, and data that were not put in place: no damage.
+        count = 2 if case == "before the rename of the data" else 1
+        were = "1 temporary file was" if count == 1 else "2 temporary files were"
         assert {(each.key, each.problem) for each in repaired} == {
-            (each.key, each.problem) for each in findings
+            (None, f"{were} left by writers that died"),
+            *((each.key, each.problem) for each in findings),
         }
         assert {each.outcome for each in repaired} == {"mended"}
         assert store.check() == []

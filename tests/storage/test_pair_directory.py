@@ -288,15 +288,20 @@ def test_failure_of_any_call_leaves_the_old_pairs_or_the_new_ones(operation, kin
     assert len(results) >= (3 if chosen.step else 8)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+# Between two of these nothing changes that others find, but what is in temporary files.
+NAMES = frozenset({"rename", "unlink", "fsync"})
+CRASHES = [(set_old, NAMES), (delete, NAMES), (transaction, frozenset({"rename"}))]
+
+
 @pytest.mark.parametrize(
-    "calls",
+    ("operation", "calls"),
     [
-        # Between two of these nothing changes that others find, but what is in temporary files.
-        frozenset({"rename", "unlink", "fsync"}),
-        pytest.param(WRITES | {"open"}, marks=pytest.mark.slow),
+        *CRASHES,
+        *(
+            pytest.param(operation, WRITES | {"open"}, marks=pytest.mark.slow)
+            for operation in OPERATIONS
+        ),
     ],
-    ids=["names", "all"],
 )
 def test_crash_at_any_call_leaves_the_old_pairs_or_the_new_ones(operation, calls):
     old, new = expected(operation)

@@ -737,8 +737,10 @@ def test_writing_to_a_folder_or_into_none_is_a_store_os_error(tmp_path):
     loop = tmp_path / "loop"
     loop.symlink_to("loop")
     for path in (tmp_path, tmp_path / "missing" / "x", loop, ""):
-        with pytest.raises(StoreOSError), writing(path):
+        with pytest.raises(StoreOSError) as caught, writing(path):
             pytest.fail("there is nothing to write to")
+        # Not that of a temporary file.
+        assert caught.value.filename == os.fspath(path or os.getcwd())
     assert os.listdir(tmp_path) == ["loop"]
 
 
