@@ -284,8 +284,9 @@ def _opened(
 
             if isinstance(error, FileSystemStoreError):
                 raise StoreError(f"{error}; {NO_FS}") from error
-            if not create and getattr(error, "errno", None) == errno.ENOENT:
-                raise StoreError(f"{error}; put and copy make what is missing") from error
+        is_missing = not create and getattr(error, "errno", None) == errno.ENOENT
+        if is_missing and name.startswith(("fs:", "lockfs:", "sqlite:")):
+            raise StoreError(f"{error}; put and copy make what is missing") from error
         raise
     except (TypeError, ValueError) as error:
         hint = _json_hint(options or ())

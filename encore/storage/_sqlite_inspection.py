@@ -120,7 +120,7 @@ class Inspection:
     def _rows(self) -> Iterator[Problem]:
         has_chunks = self._exists(self._chunks)
         row_id = row_id_of(self._connection, self._table)
-        # Text, and numbers where a stamp is to be, are no damage: other programs have put it there.
+        # Text is no damage, as other programs may put it there: its data are the text.
         data = f"CASE WHEN {NUMBER} IS NULL AND typeof(data) IN ('integer', 'real') THEN data END"
         stamps = ", ".join(
             f"CASE WHEN typeof({name}) NOT IN ('integer', 'real') THEN typeof({name}) END"

@@ -6,14 +6,14 @@ however long it is read. There are two ways to see to that:
 ========  ==========================================================================================
 snapshot  a connection of its own with a read transaction, for all values that were got within a
           second. When there are many of them, values that are still in the newest one move there
-spool     an unnamed file that has copies of any number of values: for what is in no snapshot because
-          its transaction has not been committed, where there is no WAL, where there are very many
+spool     an unnamed file that has copies of any number of values: for what is in no snapshot as its
+          transaction has not been committed, where there is no WAL, where there are very many
           snapshots, and for what is held when the store is disconnected
 ========  ==========================================================================================
 
 A snapshot costs open files, and keeps the WAL from shrinking; therefore they are given up, and new
-values get a new one. A stream that is closed refers to none. Chunks of a blob do not change, and its number is never used again: whatever
-snapshot has the number has the blob.
+values get a new one. A stream that is closed refers to none. Chunks of a blob do not change, and
+its number is never used again: whatever snapshot has the number has the blob.
 """
 
 from __future__ import annotations
@@ -235,11 +235,13 @@ class Snapshot:
     """A read transaction on a connection of its own."""
 
     #: Those there are in this process. Unlike a number, a set is right whatever thread or finalizer
-    #: changes it, and whenever.
-    live: set[int] = set()
+    #: changes it, and whenever. They leave it by a call in C, where no interrupt gets lost.
+    live: set[ref[Snapshot]] = set()
 
     def __init__(self, store: SqliteStore) -> None:
-        self.live.add(id(self))
+        from weakref import ref
+
+        self.live.add(ref(self, self.live.discard))
         self.begun = monotonic()
         self._store = store
         self._lock = RLock()
@@ -276,9 +278,6 @@ class Snapshot:
                 return self.handle.blobs.read(number, size, position)
             finally:
                 self.handle.users -= 1
-
-    def __del__(self) -> None:
-        self.live.discard(id(self))
 
 
 class Blob:

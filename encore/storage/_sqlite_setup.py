@@ -48,17 +48,18 @@ def check_index_columns(columns: Iterable[str] | None) -> tuple[str, ...]:
 
 
 def new_connection(store: SqliteStore, how: str = "") -> sqlite3.Connection:
-    """Open the database, as it is to be or as a parameter of its URI says."""
+    """Open the database: to be used, or only for a look, as a parameter of its URI says."""
     import sqlite3
 
     path = store._path
+    timeout = BUSY_SETUP / 1000 if how else BUSY
     if store._immutable:
         how = "immutable=1"
     elif not how and not store._create:
         how = "mode=rw"
     connection = sqlite3.connect(
         _uri(path, how) if how else path,
-        timeout=BUSY,
+        timeout=timeout,
         isolation_level=None,
         check_same_thread=False,
         uri=bool(how),
@@ -107,8 +108,7 @@ def look(store: SqliteStore) -> None:
         handle = store._new_handle(f"mode={mode}")
         handle.users = 1
         try:
-            with Waiting(handle.connection, BUSY_SETUP):
-                columns = _column_names(store, handle.connection)
+            columns = _column_names(store, handle.connection)
         finally:
             handle.close()
     except sqlite3.OperationalError:
@@ -138,35 +138,46 @@ def make_memory_file(store: SqliteStore) -> tuple[str, Callable[[], object]]:
 
     with os_errors():
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        if memory is not None:
+        if memory is None:
+            folder, lock = tempfile.mkdtemp(prefix=_MEMORY), None
+        else:
             _sweep(memory)
-        while True:
-            folder = tempfile.mkdtemp(prefix=_MEMORY, dir=memory)
-            lock = _lock_folder(folder)
-            # Or it was swept before it had its lock.
-            if lock is None or os.path.exists(folder):
-                break
-            os.close(lock)
+            folder, lock = _make_locked_folder(memory)
     cleanup = finalize(store, _remove_folder, shutil.rmtree, folder, lock, os.getpid())
     return os.path.join(folder, "memory.db"), cleanup
 
 
-def _lock_folder(folder: str) -> int | None:
-    """Lock a folder for as long as this process lives, or its children do.
+def _make_locked_folder(memory: str) -> tuple[str, int]:
+    import tempfile
+
+    while True:
+        folder = tempfile.mkdtemp(prefix=_MEMORY, dir=memory)
+        try:
+            lock = _lock_folder(folder)
+        except (BlockingIOError, FileNotFoundError):
+            # It was swept before it had its lock.
+            continue
+        except OSError:
+            os.rmdir(folder)
+            raise
+        if os.path.exists(folder):
+            return folder, lock
+        os.close(lock)
+
+
+def _lock_folder(folder: str) -> int:
+    """Lock a folder for as long as this process lives, or its children do; return its descriptor.
 
     A process id would say nothing: containers may share a /dev/shm.
     """
-    try:
-        from fcntl import LOCK_EX, LOCK_NB, flock
+    from fcntl import LOCK_EX, LOCK_NB, flock
 
-        lock = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):
-        return None
+    lock = os.open(folder, os.O_RDONLY)
     try:
         flock(lock, LOCK_EX | LOCK_NB)
-    except OSError:
+    except BaseException:
         os.close(lock)
-        return None
+        raise
     return lock
 
 
@@ -177,10 +188,13 @@ def _sweep(memory: str) -> None:
     with os.scandir(memory) as entries:
         folders = [each.path for each in entries if each.name.startswith(_MEMORY)]
     for folder in folders:
-        lock = _lock_folder(folder)
-        if lock is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(lock)
+        try:
+            lock = _lock_folder(folder)
+        except OSError:
+            # It is in use, or somebody else's.
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
 
 
 def _remove_folder(rmtree: Any, folder: str, lock: int | None, process: int) -> None:

@@ -111,7 +111,7 @@ def open_store(
     TypeError, ValueError
         If the store takes no such value of an option.
     StoreError
-        If there is nothing at the path, or no store; if the callable fails or returns no store; if
+        If there is nothing at the path, or no store (in a database: when it is connected); if the callable fails or returns no store; if
         the store is to be written and can only be read.
     """
     if not isinstance(name, str):
@@ -177,6 +177,8 @@ def _checked(options: Mapping[str, Any] | None) -> Options:
         raise TypeError(f"options are a mapping of str, not {options!r:.80}")
     if "event_manager" in options:
         raise ValueError("'event_manager' is an argument of open_store() itself, and no option")
+    if "create" in options:
+        raise ValueError("'create' is an argument of open_store() itself, and no option")
     return dict(options)
 
 
@@ -185,7 +187,7 @@ def _check_options(name: str, kind: type, arguments: Options, path: str = "path"
     if len(arguments) == 1:
         # The event manager, as nearly always; looking at the constructor takes a while.
         return
-    known = [each for each in _parameters(kind) if each not in (path, "event_manager")]
+    known = [each for each in _parameters(kind) if each not in (path, "event_manager", "create")]
     _refuse([each for each in arguments if each not in (*known, "event_manager")], name, known)
 
 
@@ -233,7 +235,7 @@ def _sqlite(name: str, path: str, create: bool, arguments: Options) -> AbstractR
     path = os.path.abspath(path)
     if not create:
         _check_exists(path)
-    return SqliteStore(path, **arguments)
+    return SqliteStore(path, create=create, **arguments)
 
 
 def _sqlite_in_memory(name: str, arguments: Options) -> AbstractReadOnlyStore:

@@ -260,10 +260,10 @@ class SqliteStore(SqliteBase, RepairableStore):
         self._delete_sql = DELETE.format(table)
 
     def _close(self) -> None:
+        self._keeper.leave(self)
         remote, self._remote = self._remote, None
         if remote is not None:
             remote.end(self)
-        self._keeper.leave(self)
         self._owner = None
         mine = self._handles.mine
         self._drop_handles()
@@ -318,8 +318,9 @@ class SqliteStore(SqliteBase, RepairableStore):
     def repair(self) -> list[Finding]:
         """Mend what check() finds; what is fine is not touched.
 
-        If the file itself is damaged, all that can be read in it is copied to a new one, which then
-        takes its place; other processes may have it open.
+        If the file itself is damaged, indexes are made again; if that is not enough, all that can
+        be read of all tables in it is copied to a temporary database, and from there back in one
+        transaction. Other processes may have the file open, and use it.
         """
         from ._sqlite_maintenance import repair
 

@@ -87,7 +87,7 @@ def filled(store, count=50):
 def test_nothing_is_found_where_all_is_well(store, path):
     filled(store)
     insert(path, "0.8", pickle.dumps({"a": 1}, 2))
-    insert(path, "odd", b'{"a": 1}', None)
+    insert(path, "odd", b'{"a": 1}', "text")
     before = sql(path, "SELECT * FROM store"), sql(path, 'SELECT * FROM "store#chunks"')
     assert store.check() == []
     assert store.repair() == []
@@ -112,6 +112,53 @@ def test_damaged_metadata_are_lost_and_the_data_are_kept(store, path, metadata):
     assert events == [("update", "bad", {})]
     assert store.get("bad").modified > 1.0
     assert store.get("good").etag == etag
+    assert store.check() == []
+
+
+@pytest.mark.parametrize(
+    ("data", "problem", "outcome", "after"),
+    [
+        (None, "the data are NULL", "mended", b""),
+        (12, "the data are a number: int: 12", "lost", b"12"),
+        (1.5, "the data are a number: float: 1.5", "lost", b"1.5"),
+    ],
+)
+def test_data_that_are_none(store, path, data, problem, outcome, after):
+    put(store, "good", b"good")
+    insert(path, "bad", '{"a": 1}', data)
+    assert store.check() == [Finding("bad", problem)]
+    assert store.to_bytes("bad") == after
+    events = told(store)
+    assert store.repair() == [Finding("bad", problem, outcome)]
+    assert pair(store, "bad") == (after, {"a": 1})
+    assert type(number_of(path, "bad")) is bytes
+    assert events == [("update", "bad", {"a": 1})]
+    assert store.check() == []
+
+
+@pytest.mark.parametrize(
+    ("created", "modified", "problems"),
+    [
+        ("2001-01-01", 1.0, ["'created' is no number, but text: lost"]),
+        (5.0, "yesterday", ["'modified' is no number, but text: lost"]),
+        (5.0, None, ["'modified' is no number, but null: mended"]),
+        (
+            b"x",
+            b"y",
+            [f"{name!r} is no number, but blob: lost" for name in ("created", "modified")],
+        ),
+    ],
+)
+def test_stamps_that_are_none(store, path, created, modified, problems):
+    row = ("bad", '{"a": 1}', created, modified, b"data")
+    sql(path, "INSERT INTO store VALUES (?, ?, ?, ?, ?)", *row)
+    assert [f"{each.problem}: lost" for each in store.check()] == [
+        each.replace("mended", "lost") for each in problems
+    ]
+    assert [f"{each.problem}: {each.outcome}" for each in store.repair()] == problems
+    assert pair(store, "bad") == (b"data", {"a": 1})
+    assert store.get("bad").created == (created if type(created) is float else 0.0)
+    assert store.get("bad").modified > 1e9
     assert store.check() == []
 
 

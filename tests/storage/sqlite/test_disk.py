@@ -16,6 +16,7 @@ from unittest import mock
 
 import pytest
 
+import encore.storage._sqlite_setup as setup
 from encore.storage.errors import StoreError, StoreOSError
 from encore.storage.sqlite_store import SqliteStore
 
@@ -189,7 +190,7 @@ def memory_folders():
         "/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir(),
     }
     return {
-        name for place in places for name in os.listdir(place) if name.startswith("encore-sqlite-")
+        name for place in places for name in os.listdir(place) if name.startswith("encore-memory-")
     }
 
 
@@ -213,6 +214,56 @@ print(store._path)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not os.path.exists(os.path.dirname(done.stdout.strip()))
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="there is no file system in memory")
+def test_memory_of_a_process_that_was_killed_is_given_back():
+    code = """
+import os
+from encore.storage.sqlite_store import SqliteStore
+store = SqliteStore()
+store.connect()
+print(store._path, flush=True)
+if input():
+    os._exit(0)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        path = process.stdout.readline().strip()
+        with SqliteStore():
+            assert os.path.exists(path)
+        process.communicate("die\n", timeout=60)
+    assert os.path.exists(path)
+    with SqliteStore() as store:
+        put(store, "a")
+        with SqliteStore():
+            assert not os.path.exists(os.path.dirname(path))
+            assert os.path.exists(store._path)
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="there is no file system in memory")
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_memory_that_is_swept_while_it_is_made_is_made_again(monkeypatch, moment):
+    real, folders = setup._lock_folder, []
+
+    def lock_folder(folder):
+        folders.append(folder)
+        if len(folders) > 1:
+            return real(folder)
+        if moment == "before":
+            os.rmdir(folder)
+            return real(folder)
+        lock = real(folder)
+        os.rmdir(folder)
+        return lock
+
+    monkeypatch.setattr(setup, "_sweep", lambda memory: None)
+    monkeypatch.setattr(setup, "_lock_folder", lock_folder)
+    with SqliteStore() as store:
+        assert len(folders) == 2
+        assert os.path.dirname(store._path) == folders[1]
+        put(store, "a")
 
 
 def test_memory_that_cannot_be_had_is_an_error(monkeypatch):
@@ -239,4 +290,5 @@ def test_durability_is_what_sqlite_was_told(path):
             assert store.info()["durable"] == durability
     with SqliteStore() as store:
         assert store._handle().connection.execute("PRAGMA synchronous").fetchone() == (0,)
-    assert SqliteStore(path).info()["table"] == "store"
+    info = SqliteStore(path, index="static", poll=2.5).info()
+    assert (info["table"], info["index"], info["poll"]) == ("store", "static", 2.5)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import sqlite3
 import threading
+import time
 from unittest import mock
 
 import pytest
@@ -410,3 +412,57 @@ def test_a_handler_that_comes_each_time_does_not_keep_a_change_from_its_end(path
         assert 2 < len(turns) < 20
         assert store.get_metadata("a") == {"n": 1}
         assert store.get_metadata("h") == {"turns": len(turns)}
+
+
+class InterruptedConnection:
+    """A connection that is interrupted while it is closed."""
+
+    def __init__(self, real):
+        self.real = real
+
+    def close(self):
+        self.real.close()
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_in_a_finalizer_is_not_lost(path):
+    real = sqlite3.connect(path, check_same_thread=False)
+    opened = {}
+    handle = connections.Handle(InterruptedConnection(real), '"c"', object(), opened)
+
+    def drop():
+        nonlocal handle
+        handle = None
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            pass
+
+    with pytest.raises(KeyboardInterrupt):
+        drop()
+    assert not opened
+    assert not connections._closing
+    with pytest.raises(sqlite3.ProgrammingError):
+        real.execute("SELECT 1")
+
+
+def test_an_interrupt_before_a_connection_is_closed_closes_it(path, monkeypatch):
+    class Doorway:
+        def __enter__(self):
+            raise KeyboardInterrupt
+
+        def __exit__(self, *error):
+            raise AssertionError
+
+    again = []
+    monkeypatch.setattr(connections, "_doorway", Doorway())
+    monkeypatch.setattr(connections, "_interrupt_again", lambda: again.append(1) or True)
+    real = sqlite3.connect(path)
+    handle = connections.Handle(real, '"c"', object(), {})
+    del handle
+    assert again
+    with pytest.raises(sqlite3.ProgrammingError):
+        real.execute("SELECT 1")
+
+
+def test_an_interrupt_of_another_thread_is_no_concern_of_the_main_one():
+    assert in_thread(connections._interrupt_again) is False

@@ -114,6 +114,58 @@ def test_an_open_reader_keeps_what_it_opened(store):
     assert value.data.read() == BIG
 
 
+@pytest.mark.parametrize("how", ["closed", "read", "range"])
+def test_a_stream_that_is_closed_keeps_nothing(path, store, how):
+    put(store, "a", BIG)
+    stream = store.get("a").range(1, -1) if how == "range" else store.get("a").data
+    assert len(Snapshot.live) == store._wal
+    with stream:
+        if how == "read":
+            assert stream.read() == BIG
+    assert not Snapshot.live
+    with pytest.raises(ValueError, match="closed"):
+        stream.read(1)
+    stream.close()
+    put(store, "a", BIG[::-1])
+    store.compact()
+    store.disconnect()
+    assert os.listdir(os.path.dirname(path)) == ["x.db"]
+
+
+def test_what_is_held_at_the_end_of_a_connection_keeps_no_wal(path, store, monkeypatch):
+    put(store, "a", BIG)
+    put(store, "b", BIG[::-1])
+    value, other = store.get("a"), store.get("b")
+    stream = other.data
+    assert stream.read(5) == BIG[::-1][:5]
+    put(store, "a", b"")
+    store.disconnect()
+    assert os.listdir(os.path.dirname(path)) == ["x.db"]
+    assert not Snapshot.live
+    os.remove(path)
+    assert value.data.read() == value.data.read() == BIG
+    assert value.range(3, 7).read() == BIG[3:7]
+    assert stream.read() == BIG[::-1][5:]
+
+
+@pytest.mark.parametrize("why", ["size", "disk"])
+def test_what_cannot_be_copied_at_the_end_of_a_connection_is_still_kept(path, why, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    with SqliteStore(path, durability="process") as store:
+        put(store, "a", BIG)
+        value = store.get("a")
+        if why == "size":
+            monkeypatch.setattr(kept, "_MAX_LEFT", len(BIG) - 1)
+        else:
+            monkeypatch.setattr("os.pwrite", full)
+    assert Snapshot.live
+    assert value.data.read() == BIG
+    del value
+    assert os.listdir(os.path.dirname(path)) == ["x.db"]
+
+
 def test_values_inside_a_transaction(path, store):
     put(store, "a", BIG, n=1)
     with store.transaction("t"):

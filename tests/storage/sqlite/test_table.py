@@ -302,6 +302,7 @@ def test_what_is_no_database(folder):
         assert f"{folder}/{name}" in str(caught.value)
         assert getattr(caught.value, "errno", None) == number
         assert isinstance(caught.value.__cause__, sqlite3.Error)
+        assert ("Is a directory" in str(caught.value)) == (name == "dir")
         assert not store.is_connected()
         with pytest.raises(StoreError, match="not connected"):
             store.exists("a")
