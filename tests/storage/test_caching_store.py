@@ -61,6 +61,7 @@ class TestCachingStoreOverDictMemoryStore(Caching, DictKit, unittest.TestCase):
     expire = 60
 
 
+@pytest.mark.slow
 class TestCachingStoreOverSqliteStore(CachingOnDisk, SqliteKit, unittest.TestCase):
     pass
 

@@ -58,6 +58,7 @@ class TestMetadataCachingStoreOverDictMemoryStore(
     pass
 
 
+@pytest.mark.slow
 class TestMetadataCachingStoreOverSqliteStore(Remembering, SqliteKit, unittest.TestCase):
     pass
 

@@ -60,6 +60,7 @@ class TestPrefixOverDictMemoryStore(Prefixed, DictKit, unittest.TestCase):
     pass
 
 
+@pytest.mark.slow
 class TestPrefixOverSqliteStore(PrefixedSqliteKit, unittest.TestCase):
     pass
 

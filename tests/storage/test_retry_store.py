@@ -50,6 +50,7 @@ class TestRetryStoreOverDictMemoryStore(Retry, DictKit, unittest.TestCase):
     pass
 
 
+@pytest.mark.slow
 class TestRetryStoreOverSqliteStore(Retry, SqliteKit, unittest.TestCase):
     pass
 

@@ -84,6 +84,7 @@ class TestOverDictMemoryStore(LoggedIn, DictKit, unittest.TestCase):
     pass
 
 
+@pytest.mark.slow
 class TestOverSqliteStore(Deciding, SqliteKit, unittest.TestCase):
     pass
 
