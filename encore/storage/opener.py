@@ -111,8 +111,8 @@ def open_store(
     TypeError, ValueError
         If the store takes no such value of an option.
     StoreError
-        If there is nothing at the path, or no store (in a database: when it is connected); if the callable fails or returns no store; if
-        the store is to be written and can only be read.
+        If there is nothing at the path, or no store (in a database: when it is connected); if the
+        callable fails or returns no store; if the store is to be written and can only be read.
     """
     if not isinstance(name, str):
         raise TypeError(f"the name of a store is a str, not {type(name).__name__}: {name!r:.80}")

@@ -319,7 +319,11 @@ def test_who_else_wants_to_see_steps_sees_each_of_them(manager, clock, made, who
         monkeypatch.setattr(manager, "emit", manager.emit)
     elif who == "emit of the class":
         emit = EventManager.emit
-        monkeypatch.setattr(EventManager, "emit", lambda *args: emit(*args))
+
+        def patched(manager, event, block=True):
+            return emit(manager, event, block)
+
+        monkeypatch.setattr(EventManager, "emit", patched)
     elif who == "writer":
 
         class Writer(ProgressWriter):
