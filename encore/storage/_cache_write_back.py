@@ -24,6 +24,7 @@ from ._cache_entries import (
 from ._cache_uploader import fingerprint_of
 from ._cache_values import SMALL, CachedValue
 from ._changes import Change
+from ._copies import Copy
 from ._keys import check_key
 from ._metadata import copy_of, matches, normalise
 from ._streams import buffers_of, check_buffer_size, check_readable
@@ -137,7 +138,7 @@ class WriteBack:
         metadata: Metadata | None,
         buffer_size: int,
     ) -> None:
-        with _Again(stream, buffer_size) as again, self._room(owner, key, again.size or 0):
+        with _Again(key, stream, buffer_size) as again, self._room(owner, key, again.size or 0):
             while True:
                 present = self._look(key, must_know=metadata is None)
                 new = (present.metadata or {}) if metadata is None else metadata
@@ -374,50 +375,44 @@ class _Again:
     What is small is kept in memory, and what cannot be rewound in a temporary file.
     """
 
-    def __init__(self, stream: Readable, buffer_size: int) -> None:
+    def __init__(self, key: str, stream: Readable, buffer_size: int) -> None:
         self._stream: Any = stream
         self._buffer_size = buffer_size
-        self._opened: Any = None
-        self._position: int | None = None
+        self._copy = Copy(key)
+        self._position = 0
         self.size: int | None = None
 
     def __enter__(self) -> _Again:
         stream: Any = self._stream
+        position = None
         try:
             if stream.seekable():
-                self._position = stream.tell()
+                position = stream.tell()
         except (AttributeError, OSError, ValueError):
             pass
+        if position is None:
+            self._take()
+            return self
         done, pieces = 0, []
-        chunks = buffers_of(stream, self._buffer_size, None)
-        for piece in chunks:
+        for piece in buffers_of(stream, self._buffer_size, None):
             pieces.append(piece)
             done += len(piece)
             if done > SMALL:
-                break
-        else:
-            self._stream, self._position = io.BytesIO(b"".join(pieces)), 0
-            self.size = done
-            return self
-        if self._position is None:
-            from tempfile import TemporaryFile
-
-            self._opened = TemporaryFile()
-            try:
-                for piece in pieces:
-                    self._opened.write(piece)
-                pieces.clear()
-                for piece in chunks:
-                    done += self._opened.write(piece)
-            except BaseException:
-                self._opened.close()
-                raise
-            self._stream, self._position, self.size = self._opened, 0, done
+                self._position = position
+                return self
+        self._stream, self.size = io.BytesIO(b"".join(pieces)), done
         return self
 
+    def _take(self) -> None:
+        try:
+            self._copy.take(self._stream, self._buffer_size)
+            self._stream, self.size = self._copy.stream(), self._copy.size
+        except BaseException:
+            self._copy.close()
+            raise
+
     def __exit__(self, *exc_info: object) -> None:
-        if self._opened is not None:
-            self._opened.close()
+        self._copy.close()
 
     def open(self) -> Readable:
         self._stream.seek(self._position)

@@ -23,18 +23,27 @@ class Copy:
     def __init__(self, key: str) -> None:
         self._key = key
         self._file: Any = io.BytesIO()
+        #: How many they are.
+        self.size = 0
 
     def __enter__(self) -> Copy:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._file.close()
 
-    def take(self, stream: Readable, buffer_size: int) -> None:
-        """Read a stream to its end, in place of what was read before."""
+    def take(self, stream: Readable, buffer_size: int, hash: Any = None) -> None:
+        """Read a stream to its end, in place of what was read before; a hash object is given it too."""
         self._file.close()
         self._file = memory = io.BytesIO()
+        self.size = 0
         for chunk in buffers_of(stream, buffer_size, None):
+            self.size += len(chunk)
+            if hash is not None:
+                hash.update(chunk)
             if self._file is memory and memory.tell() + len(chunk) <= IN_MEMORY:
                 memory.write(chunk)
                 continue

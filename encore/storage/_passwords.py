@@ -96,6 +96,9 @@ def _parse(token: bytes) -> tuple[int, int, int, bytes, bytes] | None:
     n, r, p = numbers
     if n < 2 or n & (n - 1) or r < 1 or p < 1 or n * r * p > _MOST_WORK:
         return None
+    # RFC 7914, section 2: n is less than 2 ** (128 * r / 8).
+    if n.bit_length() > 16 * r:
+        return None
     return n, r, p, salt, hashed
 
 

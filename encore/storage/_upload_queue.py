@@ -114,11 +114,13 @@ class UploadQueue:
 
     def start(self, owner: Any) -> None:
         """Let threads call ``owner._upload(key)`` from now on."""
+        from sys import is_finalizing
         from weakref import ref
 
         def end(_: object) -> None:
             uploads = this()
-            if uploads is not None:
+            # At the end of the interpreter the threads have ended, perhaps with the lock in their hands.
+            if uploads is not None and not is_finalizing():
                 uploads._halt()
 
         this = ref(self)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import io
 
 from ._keys import check_key
+from ._layers_reading import ReadingLayers
 from ._passwords import is_token, make_token, password_bytes, sha1_hasher, verify
 from ._reading_wrapper import ReadingWrapper
 from .abstract_store import AbstractReadOnlyStore, AbstractStore
 from .errors import PreconditionError, StoreError, shown
+from .renaming_store import RenamingStore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     Encoder = Callable[[bytes], bytes]
+    _Rename = Callable[[str], str | None]
 
 __all__ = ["Login", "TokenKeys", "Users"]
 
@@ -221,27 +224,27 @@ class TokenKeys:
     def __init__(self, store: AbstractReadOnlyStore, users: Users) -> None:
         self.prefix: str | None = None
         self._path = path = users.path
-        #: Return the name in the inner store, and that in the outer one, of the stores on the way.
-        self._renamings: list[Callable[[str], str | None]] = []
-        way, base = _way(store)
-        way_of_users, base_of_users = _way(users.store)
-        if base is base_of_users:
-            if store is not users.store:
-                self._renamings = [each._inner for each in way if hasattr(each, "_inner")]
-                way_of_users.reverse()
-                self._renamings += [each._outer for each in way_of_users if hasattr(each, "_outer")]
-            self._is_one = self._is_renamed
-            if not self._renamings:
-                self.prefix = path
-                self._is_one = self._begins
-        elif _within(store) & _within(users.store):
-            # One is a store of several, which adds something to the names of keys perhaps.
-            self._is_one = self._contains
-        else:
-            self._is_one = self._never
-            return
-        if not path and not self._renamings:
+        # What makes of a key its name among those of the users, and what a name there holds then.
+        self._renamings: list[tuple[list[_Rename], bool]] = []
+        for way, end in _ways(store):
+            for way_of_users, end_of_users in _ways(users.store):
+                if end is end_of_users:
+                    self._add_way(way, way_of_users)
+                elif _within(end) & _within(end_of_users):
+                    # One is a store of several, of a kind that adds something to their keys perhaps.
+                    self._renamings.append((_inner_names(way), False))
+        simple = self.prefix is not None and not self._renamings
+        self._is_one = self._begins if simple else self._is_reached
+        if not path and (self.prefix is not None or ([], False) in self._renamings):
             raise ValueError("without a store of their own the users need a user_key_path")
+
+    def _add_way(self, way: list[RenamingStore], way_of_users: list[RenamingStore]) -> None:
+        if list(map(id, way)) == list(map(id, way_of_users)):
+            self.prefix = self._path
+            return
+        renamings = _inner_names(way)
+        renamings += [each._outer for each in reversed(way_of_users)]
+        self._renamings.append((renamings, True))
 
     def __contains__(self, key: str) -> bool:
         return self._is_one(key)
@@ -249,38 +252,45 @@ class TokenKeys:
     def _begins(self, key: str) -> bool:
         return key.startswith(self._path)
 
-    def _contains(self, key: str) -> bool:
-        return self._path in key
-
-    def _never(self, key: str) -> bool:
+    def _is_reached(self, key: str) -> bool:
+        path = self._path
+        if self.prefix is not None and key.startswith(path):
+            return True
+        for renamings, is_whole in self._renamings:
+            name: str | None = key
+            for rename in renamings:
+                name = None if name is None else rename(name)
+            if name is not None and (name.startswith(path) if is_whole else path in name):
+                return True
         return False
 
-    def _is_renamed(self, key: str) -> bool:
-        for rename in self._renamings:
-            name = rename(key)
-            if name is None:
-                return False
-            key = name
-        return key.startswith(self._path)
+
+def _inner_names(way: list[RenamingStore]) -> list[_Rename]:
+    return [each._inner for each in way]
 
 
 def _members(store: object) -> list[AbstractReadOnlyStore]:
     """Return the stores that a store holds."""
-    found = []
+    found = {}
     for value in getattr(store, "__dict__", {}).values():
         for each in value if isinstance(value, list | tuple) else [value]:
             if isinstance(each, AbstractReadOnlyStore):
-                found.append(each)
-    return found
+                found[id(each)] = each
+    return list(found.values())
 
 
-def _way(store: AbstractReadOnlyStore) -> tuple[list[AbstractReadOnlyStore], AbstractReadOnlyStore]:
-    """Return the wrappers around one store, from the outside in, and that store."""
-    wrappers: list[AbstractReadOnlyStore] = []
-    while isinstance(store, ReadingWrapper) and len(_members(store)) == 1:
-        wrappers.append(store)
-        store = store.store
-    return wrappers, store
+def _ways(
+    store: AbstractReadOnlyStore,
+) -> Iterator[tuple[list[RenamingStore], AbstractReadOnlyStore]]:
+    """Return the ways into a store: the wrappers with other names, from the outside in, and where it ends."""
+    if not isinstance(store, ReadingWrapper):
+        yield [], store
+        return
+    # What a layer does to names, and nothing else, lies between a store of layers and its members.
+    within = store._layers() if isinstance(store, ReadingLayers) else _members(store)
+    for member in within:
+        for way, end in _ways(member):
+            yield ([store, *way] if isinstance(store, RenamingStore) else way), end
 
 
 def _within(store: AbstractReadOnlyStore) -> set[int]:

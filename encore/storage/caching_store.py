@@ -15,7 +15,7 @@ from .abstract_store import AbstractStore
 from .base_store import _remember
 from .errors import StoreError, shown
 from .events import StoreUploadFailedEvent
-from .wrapper_store import WrapperStore
+from .wrapper_store import Changing, WrapperStore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from .abstract_store import AbstractReadOnlyStore
     from .maintenance import Finding
     from .value import Value
-    from .wrapper_store import Changing
 
     Metadata = dict[str, Any]
 
@@ -515,7 +514,7 @@ class CachingStore(WatchingWrapper):
         if self._uploader is None:
             raise KeyError(key)
         self._check_connected()
-        with self._changing(key) as call:
+        with Changing(self, key) as call:
             self._uploader.resolve(call, key, keep)
 
     def stats(self) -> dict[str, int]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
-
 from ._changes import Condition
 from ._checked_value import CheckedValue
+from ._copies import Copy
 from ._digests import RESERVED, algorithms, digests_of, inner_name, inner_of, new_hash, outer_of
 from ._keys import check_key
 from ._metadata import check_names, normalise
 from ._progress import StoreProgressManager, progress_wanted
-from ._streams import BUFFER_SIZE, buffers_of, check_buffer_size, check_readable
+from ._streams import check_buffer_size, check_readable
 from ._transactions import DummyTransactionContext
 from .abstract_store import AbstractStore
-from .errors import PreconditionError, StoreError, os_errors, shown
+from .errors import PreconditionError, StoreError, shown
 from .maintenance import Finding
 from .value import Value, check_value
 from .wrapper_store import WrapperStore, metadata_of, open_value
@@ -25,16 +24,12 @@ if TYPE_CHECKING:
 
     from ..events.abstract_event_manager import BaseEventManager
     from ._changes import Change
-    from ._streams import Readable
     from .abstract_store import AbstractReadOnlyStore
     from .wrapper_store import Changing
 
     Metadata = dict[str, Any]
 
 __all__ = ["CheckedStore"]
-
-# So much of what is to be stored waits in memory for its digest, the rest in a temporary file.
-_SPOOL_SIZE = BUFFER_SIZE
 
 
 class CheckedStore(WrapperStore):
@@ -63,7 +58,9 @@ class CheckedStore(WrapperStore):
 
     Notes
     -----
-    A digest is a guard against accidents, not against somebody who can write to the inner store.
+    A digest is a guard against accidents, not against somebody who can write to the inner store. It
+    is that of the data alone: metadata are not verified, nor that a value is under the key that it
+    was stored under. Two values that have changed places, each with its digest, are both well.
 
     What is stored is read to its end before the inner store is given any of it: the first 1 MiB
     wait in memory, more in a temporary file. Only a value of a CheckedStore, which has its digest
@@ -248,12 +245,14 @@ class CheckedStore(WrapperStore):
         if method == "set_data":
             check_readable(given)
             self._check_before_reading(key, condition)
-            with _Spool(given, buffer_size, self.algorithm, key) as spool:
+            hash = new_hash(self.algorithm)
+            with Copy(key) as copy:
+                copy.take(given, buffer_size, hash)
 
                 def write(old: Metadata | None, conditions: dict[str, Any]) -> None:
                     kept = {} if old is None else inner_of(outer_of(old))
-                    metadata = {**kept, **self._digest(spool.hash)}
-                    call("set", key, (spool.rewound(), metadata), buffer_size, **conditions)
+                    metadata = {**kept, **self._digest(hash)}
+                    call("set", key, (copy.stream(), metadata), buffer_size, **conditions)
 
                 self._based_on_metadata(key, conditions, write)
             return
@@ -268,9 +267,11 @@ class CheckedStore(WrapperStore):
         self._check_before_reading(key, condition)
         with open_value(given) as (stream, metadata, _):
             metadata = inner_of(normalise(metadata))
-            with _Spool(stream, buffer_size, self.algorithm, key) as spool:
-                metadata.update(self._digest(spool.hash))
-                call("set", key, (spool.rewound(), metadata), buffer_size, **conditions)
+            hash = new_hash(self.algorithm)
+            with Copy(key) as copy:
+                copy.take(stream, buffer_size, hash)
+                metadata.update(self._digest(hash))
+                call("set", key, (copy.stream(), metadata), buffer_size, **conditions)
 
     def _digest(self, hash: Any) -> Metadata:
         return {RESERVED + self.algorithm: hash.hexdigest()}
@@ -342,44 +343,3 @@ def _inner_criteria(where: Mapping[str, Any] | None) -> Mapping[str, Any] | None
 
     # Anything else is refused by the inner store.
     return inner_of(where) if isinstance(where, Mapping) else where
-
-
-class _Spool:
-    """What a stream gives, together with its digest."""
-
-    def __init__(self, stream: Readable, buffer_size: int, algorithm: str, key: str) -> None:
-        self.hash = hash = new_hash(algorithm)
-        self._file: Any = io.BytesIO()
-        in_memory = True
-        try:
-            for buffer in buffers_of(stream, buffer_size, None):
-                hash.update(buffer)
-                with os_errors(key):
-                    if in_memory and self._file.tell() + len(buffer) > _SPOOL_SIZE:
-                        in_memory = False
-                        self._to_disk()
-                    self._file.write(buffer)
-            with os_errors(key):
-                # What is still in a buffer may be refused as well.
-                self._file.flush()
-        except BaseException:
-            self._file.close()
-            raise
-
-    def _to_disk(self) -> None:
-        from tempfile import TemporaryFile
-
-        memory, self._file = self._file, TemporaryFile()  # noqa: SIM115 - closed by __exit__
-        self._file.write(memory.getbuffer())
-
-    def rewound(self) -> Readable:
-        """Return a stream of it all."""
-        self._file.seek(0)
-        stream: Readable = self._file
-        return stream
-
-    def __enter__(self) -> _Spool:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._file.close()

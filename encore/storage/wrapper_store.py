@@ -20,6 +20,8 @@ looked at before and after each change.
 
 from __future__ import annotations
 
+from io import BytesIO
+
 from ._changes import Change, ChangeTeller, TransactionContext, Unit, has_listeners
 from ._keys import check_key
 from ._metadata import normalise
@@ -36,6 +38,7 @@ from .events import (
     StoreTransactionStartEvent,
     StoreUpdateEvent,
 )
+from .string_value import StringValue
 from .value import Value, check_value
 
 TYPE_CHECKING = False
@@ -68,6 +71,9 @@ _FOLLOWS = {
     "move": ("set", "get", "delete", "_write"),
 }
 
+# What is read without running anybody's code, or waiting for anything.
+_AT_HAND = frozenset((BytesIO, StringValue, bytes))
+
 
 class WrapperStore(ReadingWrapper, AbstractStore):
     """A store that does what another one does.
@@ -96,7 +102,7 @@ class WrapperStore(ReadingWrapper, AbstractStore):
     ) -> None:
         given = self._conditions(if_match, if_none_match)
         if not progress_wanted(self.event_manager):
-            with self._changing(key) as call:
+            with self._changing(key, value) as call:
                 self._write(call, "set", key, value, buffer_size, **given)
             return
         check_key(key)
@@ -122,7 +128,7 @@ class WrapperStore(ReadingWrapper, AbstractStore):
     ) -> None:
         given = self._conditions(if_match, if_none_match)
         if not progress_wanted(self.event_manager):
-            with self._changing(key) as call:
+            with self._changing(key, data) as call:
                 self._write(call, "set_data", key, data, buffer_size, **given)
             return
         check_key(key)
@@ -227,15 +233,24 @@ class WrapperStore(ReadingWrapper, AbstractStore):
         ):
             getattr(super(), method)(*args)
         else:
-            with self._changing(None) as call:
+            with self._changing(None, args[1]) as call:
                 call(method, *args)
 
     # Telling changes
 
-    def _changing(self, key: str | None) -> Changing:
-        """Give a function that calls a method of the inner store; tell what it changed at the end."""
+    def _changing(self, key: str | None, given: Any = None) -> Changing:
+        """Give a function that calls a method of the inner store; tell what it changed at the end.
+
+        `given` is what is to be written, a value, a stream, or many.
+        """
         state = self._state
-        if state.unit is None and state.observer is None and unheard(self.event_manager):
+        if (
+            state.unit is None
+            and state.observer is None
+            # While anything else is read, which may take long, somebody may begin to listen.
+            and (given is None or is_at_hand(given))
+            and unheard(self.event_manager)
+        ):
             # Then the inner store need not tell it either, and is several times faster.
             return Unheard(self, key)
         return Changing(self, key)
@@ -394,6 +409,13 @@ class Unheard(Changing):
 
     def __exit__(self, *exc_info: object) -> None:
         pass
+
+
+def is_at_hand(given: Any) -> bool:
+    """Whether what is to be written is in memory already."""
+    if type(given) is tuple and given:
+        given = given[0]
+    return type(given) in _AT_HAND
 
 
 def metadata_of(store: AbstractReadOnlyStore, key: str) -> Metadata | None:

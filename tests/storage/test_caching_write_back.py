@@ -32,7 +32,7 @@ from encore.events.event_manager import EventManager
 from encore.storage._upload_queue import UploadQueue
 from encore.storage.caching_store import CachingStore
 from encore.storage.dict_memory_store import DictMemoryStore
-from encore.storage.errors import StoreError, StoreFullError, TemporaryError
+from encore.storage.errors import StoreError, StoreFullError, StoreOSError, TemporaryError
 from encore.storage.events import StoreModificationEvent, StoreUploadFailedEvent
 from encore.storage.filesystem_store import FileSystemStore, init_shared_store
 from encore.storage.sqlite_store import SqliteStore
@@ -1359,3 +1359,42 @@ def test_it_does_what_the_model_does(seed, rest):
         )
 
     assert same(transcript(make, steps), expected_transcript(steps))
+
+
+def test_a_process_ends_that_has_forgotten_to_disconnect():
+    program = """
+from encore.storage.api import CachingStore, DictMemoryStore
+stores = [CachingStore(DictMemoryStore(), DictMemoryStore(), write_back=True) for _ in range(8)]
+for store in stores:
+    store.connect()
+    store.from_bytes("a", b"1")
+"""
+    # The thread that is to upload may have the lock of the queue when the interpreter ends.
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    subprocess.run(
+        [sys.executable, "-c", program],
+        timeout=PATIENCE,
+        check=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_beneath_a_large_stream_is_a_store_error(monkeypatch):
+    class Pipe:
+        left = 2**22
+
+        def read(self, size):
+            size = min(size, self.left)
+            self.left -= size
+            return bytes(size)
+
+    with CachingStore(memory(), memory(), write_back=True, workers=0) as store:
+        store.from_bytes("a", b"old")
+        full = open("/dev/full", "r+b", buffering=0)  # noqa: SIM115 - closed by the store
+        monkeypatch.setattr(tempfile, "TemporaryFile", lambda: full)
+        with pytest.raises(StoreOSError) as caught:
+            store.set_data("a", Pipe())
+        assert caught.value.key == "a"
+        assert full.closed
+        assert store.to_bytes("a") == b"old"

@@ -670,7 +670,7 @@ def test_a_full_disk_is_told_and_keeps_the_old_value(store, monkeypatch):
 def test_a_value_of_a_checked_store_goes_straight_through(inner, store, monkeypatch):
     store.set("a", (io.BytesIO(DATA), {"n": 1, "encore:sha256": 2}))
     other = CheckedStore(DictMemoryStore(), event_manager=EventManager())
-    monkeypatch.setattr("encore.storage.checked_store._Spool", None)
+    monkeypatch.setattr("encore.storage.checked_store.Copy", None)
     other.set("b", store.get("a"))
     store.set("a", store.get("a"))
     store.copy("a", "c")
@@ -849,3 +849,13 @@ def test_it_is_pickled_and_shown_with_its_algorithm(inner):
     assert twin.algorithm == "md5"
     assert twin.to_bytes("a") == b"1"
     assert store.info() == {**inner.info(), "type": "CheckedStore"}
+
+
+def test_values_that_have_changed_places_are_well(inner, store):
+    store.from_bytes("a", b"1")
+    store.from_bytes("b", b"2")
+    a, b = inner.get("a"), inner.get("b")
+    inner.set("a", b)
+    inner.set("b", a)
+    assert store.to_bytes("a") == b"2"
+    assert store.verify() == []

@@ -24,6 +24,7 @@ from store_kits import DictKit, FileSystemKit, LockingFileSystemKit, SqliteKit, 
 from encore.events.event_manager import EventManager
 from encore.storage._guarded_store import GuardedStore
 from encore.storage.abstract_store import AbstractStore
+from encore.storage.caching_store import CachingStore
 from encore.storage.dict_memory_store import DictMemoryStore
 from encore.storage.errors import AuthorizationError, StoreError
 from encore.storage.events import (
@@ -34,6 +35,8 @@ from encore.storage.events import (
     StoreUpdateEvent,
 )
 from encore.storage.hash_prefix_store import HashPrefixStore, add_prefix
+from encore.storage.joined_store import JoinedStore
+from encore.storage.mounted_store import MountedStore
 from encore.storage.prefix_store import PrefixStore
 from encore.storage.read_only_store import ReadOnlyStore
 from encore.storage.simple_auth_store import (
@@ -844,3 +847,60 @@ def test_both_ways_of_set_do_the_same(inner):
     read_only.connect(BOB)
     with pytest.raises(StoreError, match="can only be read"):
         read_only.set("a", (io.BytesIO(), {}))
+
+
+def prefixed(store):
+    return PrefixStore(store, ".us", event_manager=EventManager())
+
+
+def spare():
+    return DictMemoryStore(event_manager=EventManager())
+
+
+@pytest.mark.parametrize(
+    ("around", "key"),
+    [
+        (lambda users: JoinedStore([prefixed(users), spare()]), "er_bob"),
+        (lambda users: JoinedStore([spare(), prefixed(users)]), "er_bob"),
+        (lambda users: PrefixStore(JoinedStore([prefixed(users), spare()]), "er"), "_bob"),
+        (lambda users: MountedStore("m/", prefixed(users), spare()), "m/er_bob"),
+        (lambda users: MountedStore("m/", spare(), prefixed(users)), "er_bob"),
+        (lambda users: CachingStore(spare(), prefixed(users)), "er_bob"),
+    ],
+)
+def test_tokens_cannot_be_reached_by_another_name_through_several_stores(around, key):
+    users = spare()
+    store = SimpleAuthStore(around(users), quick_encoder, user_key_store=users)
+    store.add_user("bob", "pw")
+    token = users.to_bytes(".user_bob")
+    store.connect(BOB)
+    for call in (
+        lambda: store.get(key),
+        lambda: store.from_bytes(key, b"planted"),
+        lambda: store.delete(key),
+        lambda: store.copy(key, "m/copy"),
+        lambda: store.move(key, "m/copy"),
+    ):
+        with pytest.raises(HiddenKeyError):
+            call()
+    assert not store.exists(key)
+    assert list(store.keys()) == list(store.query_keys()) == list(store.glob("*")) == []
+    assert users.to_bytes(".user_bob") == token
+    # What only looks like one, by that name, is none.
+    store.from_bytes("m/other", b"1")
+    assert list(store.keys()) == ["m/other"]
+
+
+def test_a_store_of_several_that_shows_the_users_under_two_names():
+    base = spare()
+    store = JoinedStore([prefixed(base), base])
+    store = SimpleAuthStore(store, quick_encoder)
+    store.add_user("bob", "pw")
+    store.connect(BOB)
+    assert list(base.keys()) == [".us.user_bob"]
+    for key in (".user_bob", ".us.user_bob"):
+        with pytest.raises(HiddenKeyError):
+            store.get(key)
+    store.from_bytes("a", b"1")
+    assert list(store.keys()) == [".usa", "a"]
+    assert list(store.keys(limit=1)) == [".usa"]

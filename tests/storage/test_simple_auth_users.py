@@ -909,6 +909,9 @@ GOOD = f"scrypt$2$1$1${HEX}${HEX}"
         f"scrypt$2$1$-1${HEX}${HEX}",
         f"scrypt$2097152$1$1${HEX}${HEX}",
         f"scrypt$16384$8$9${HEX}${HEX}",
+        # More than there can be with so small an r.
+        f"scrypt$65536$1$1${HEX}${HEX}",
+        f"scrypt$1048576$1$1${HEX}${HEX}",
         f"scrypt$2$99999999$1${HEX}${HEX}",
         f"scrypt$2$1$99999999${HEX}${HEX}",
         f"scrypt$99999999999999999999$1$1${HEX}${HEX}",

@@ -862,7 +862,7 @@ def test_what_follows_from_an_overridden_method_follows_it(tmp_path):
         "get_data_range": lambda: store.get_data_range("k", 0, 3).read(),
         "to_bytes": lambda: store.to_bytes("k"),
         "to_file": lambda: store.to_file("k", path) or path.read_bytes(),
-        "multiget": lambda: next(store.multiget(["k"])).data.read(),
+        "multiget": lambda: b"".join(value.data.read() for value in store.multiget(["k"])),
         "multiget_data": lambda: next(store.multiget_data(["k"])).read(),
         "mapping": lambda: store.mapping()["k"],
     }
@@ -882,3 +882,37 @@ def test_what_a_subclass_of_a_subclass_overrides_counts_too():
         assert list(found) == ["a"]
     assert WrapperStore.glob is not Loud.glob
     assert Reversed.glob is WrapperStore.glob
+
+
+@pytest.mark.parametrize("method", ["set", "set a value", "set_data", "multiset", "from_file"])
+def test_who_begins_to_listen_while_data_are_read_hears_of_the_change(method):
+    inner = DictMemoryStore(event_manager=EventManager())
+    store = WrapperStore(WrapperStore(inner, event_manager=EventManager()))
+    store.event_manager = EventManager()
+    heard = []
+
+    class Slow(io.BytesIO):
+        def read(self, size=-1):
+            store.event_manager.connect(StoreModificationEvent, heard.append)
+            return super().read(size)
+
+    class SlowValue(StringValue):
+        @property
+        def data(self):
+            return Slow(b"data")
+
+    def values():
+        yield io.BytesIO(b"first"), {}
+        yield Slow(b"data"), {}
+
+    {
+        "set": lambda: store.set("a", (Slow(b"data"), {})),
+        "set a value": lambda: store.set("a", SlowValue(b"data")),
+        "set_data": lambda: store.set_data("a", Slow(b"data")),
+        "multiset": lambda: store.multiset(["b", "a"], values()),
+        "from_file": lambda: store.from_file("a", Slow(b"data")),
+    }[method]()
+    assert store.to_bytes("a") == b"data"
+    told = [(type(event), event.key, event.source) for event in heard]
+    before = [(StoreSetEvent, "b", store)] if method == "multiset" else []
+    assert told == [*before, (StoreSetEvent, "a", store)]
