@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import tempfile
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 # A call that is not there on every machine is marked with "?".
 CALLS = (
@@ -162,27 +163,38 @@ def why_not() -> str | None:
     return None
 
 
-def run(command: Sequence[str], **options: Any) -> list[Call]:
+def run(
+    command: Sequence[str],
+    *,
+    stdin: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+) -> list[Call]:
     """Run a program to its end, and return the calls that it and its children have made.
 
-    Parameters
-    ----------
-    command : sequence of str
-    **options
-        For ``subprocess.run``.
+    What runs at the timeout is killed, children included.
     """
     with tempfile.TemporaryDirectory(prefix="encore-strace-") as folder:
         path = os.path.join(folder, "record")
-        done = subprocess.run(
+        process = subprocess.Popen(
             ["strace", *_OPTIONS, "-o", path, *command],
-            capture_output=True,
-            check=False,
-            **options,
+            stdin=None if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=env,
+            # A group of its own: strace that is killed lets go of what it traces.
+            start_new_session=True,
         )
-        if done.returncode:
+        with process:
+            try:
+                _, error = process.communicate(stdin, timeout)
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        if process.returncode:
             raise RuntimeError(
-                f"exit status {done.returncode} of {command[0]!r}, standard error:\n"
-                + done.stderr.decode(errors="replace")
+                f"exit status {process.returncode} of {command[0]!r}, standard error:\n"
+                + error.decode(errors="replace")
             )
         with open(path, encoding="ascii", newline="\n") as file:
             return list(parse(file.read().split("\n")))

@@ -81,7 +81,7 @@ def record(
     if reason is not None:
         raise RuntimeError(reason)
     before = Disk(os.fspath(folder), ignored)
-    calls = _strace.run(command, input=stdin, env=env, timeout=timeout)
+    calls = _strace.run(command, stdin=stdin, env=env, timeout=timeout)
     return Recording(before, calls)
 
 
