@@ -6,6 +6,7 @@ import io
 
 from ._metadata import copy_of
 from ._streams import BUFFER_SIZE, check_bounds, slice_bounds
+from ._wrapped_value import WrappedValue
 from .errors import StoreError
 from .value import Value
 
@@ -146,7 +147,7 @@ class _Reader(io.RawIOBase):
             super().close()
 
 
-class FetchedValue(Value):
+class FetchedValue(WrappedValue):
     """A value of the store, whose data is put into the cache when somebody wants it.
 
     Parameters
@@ -163,37 +164,11 @@ class FetchedValue(Value):
     def __init__(
         self, reader: CacheReader, key: str, value: Value, turn: int, now: float, wall: float
     ) -> None:
+        super().__init__(value)
         self._reader = reader
         self._key = key
-        self._value = value
         self._asked = turn, now, wall
         self._found: Value | None = None
-
-    # Not looked up before it is asked for: a value behind a URL may have to be opened.
-
-    @property
-    def size(self) -> int | None:  # type: ignore[override]
-        return self._value.size
-
-    @property
-    def created(self) -> float | None:  # type: ignore[override]
-        return self._value.created
-
-    @property
-    def modified(self) -> float | None:  # type: ignore[override]
-        return self._value.modified
-
-    @property
-    def etag(self) -> str | None:  # type: ignore[override]
-        return self._value.etag
-
-    @property
-    def metadata(self) -> Metadata:
-        return self._value.metadata
-
-    @property
-    def permissions(self) -> dict[str, set[str]]:
-        return self._value.permissions
 
     @property
     def data(self) -> BinaryIO:

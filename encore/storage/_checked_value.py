@@ -6,6 +6,7 @@ import io
 
 from ._digests import RESERVED, digests_of, new_hash, outer_of
 from ._streams import read_into
+from ._wrapped_value import WrappedValue
 from .errors import IntegrityError
 from .value import Value
 
@@ -114,32 +115,12 @@ class _Reader(io.RawIOBase):
             super().close()
 
 
-class CheckedValue(Value):
+class CheckedValue(WrappedValue):
     """A value that is verified when its data are read to their end."""
 
     def __init__(self, key: str, value: Value) -> None:
+        super().__init__(value)
         self._key = key
-        self._value = value
-
-    @property
-    def size(self) -> int | None:  # type: ignore[override]
-        return self._value.size
-
-    @property
-    def created(self) -> float | None:  # type: ignore[override]
-        return self._value.created
-
-    @property
-    def modified(self) -> float | None:  # type: ignore[override]
-        return self._value.modified
-
-    @property
-    def etag(self) -> str | None:  # type: ignore[override]
-        return self._value.etag
-
-    @property
-    def permissions(self) -> dict[str, set[str]]:
-        return self._value.permissions
 
     @property
     def metadata(self) -> Metadata:

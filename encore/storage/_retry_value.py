@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 from ._streams import BUFFER_SIZE, buffer_iterator, check_bounds, read_into, skip, slice_bounds
+from ._wrapped_value import WrappedValue
 from .value import Value
 
 TYPE_CHECKING = False
@@ -21,31 +22,15 @@ if TYPE_CHECKING:
 _READ_AHEAD = 65536
 
 
-class RetryValue(Value):
+class RetryValue(WrappedValue):
     """A value whose streams go on where they broke off."""
 
     def __init__(self, store: RetryStore, key: str, value: Value) -> None:
+        super().__init__(value)
         self._store = store
         self._key = key
-        self._value = value
         #: Whether a stream has been tried often enough.
         self.gave_up = False
-
-    @property
-    def size(self) -> int | None:  # type: ignore[override]
-        return self._value.size
-
-    @property
-    def created(self) -> float | None:  # type: ignore[override]
-        return self._value.created
-
-    @property
-    def modified(self) -> float | None:  # type: ignore[override]
-        return self._value.modified
-
-    @property
-    def etag(self) -> str | None:  # type: ignore[override]
-        return self._value.etag
 
     @property
     def permissions(self) -> dict[str, set[str]]:

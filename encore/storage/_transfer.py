@@ -7,6 +7,7 @@ from io import BufferedReader, BytesIO
 from ..events.progress_events import Cancelled, check_cancel, is_cancelled
 from ._metadata import equal
 from ._streams import BUFFER_SIZE, BufferIteratorIO
+from ._wrapped_value import WrappedValue
 from .abstract_store import AbstractReadOnlyStore, AbstractStore
 from .errors import PreconditionError, StoreError
 from .value import Value
@@ -207,22 +208,7 @@ def _digest(value: Value, progress: Callable[..., object]) -> bytes:
     return digest.digest()
 
 
-class _Copied(Value):
-    """A value on its way."""
-
-    def __init__(self, value: Value) -> None:
-        self._value = value
-        self.size = value.size
-        self.created = value.created
-        self.modified = value.modified
-        self.etag = value.etag
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        return self._value.metadata
-
-
-class _Watched(_Copied):
+class _Watched(WrappedValue):
     """A value that tells how much of it has been read."""
 
     def __init__(self, value: Value, progress: Callable[..., object]) -> None:
@@ -235,7 +221,7 @@ class _Watched(_Copied):
         return BufferedReader(BufferIteratorIO(self._value.iterdata(BUFFER_SIZE, self._progress)))
 
 
-class _Read(_Copied):
+class _Read(WrappedValue):
     """A value whose data have been read."""
 
     def __init__(self, value: Value) -> None:
