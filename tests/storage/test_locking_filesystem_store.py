@@ -12,10 +12,10 @@ import sys
 from datetime import datetime, timedelta
 
 import pytest
+from logged_changes import change_everything, log_of, put
 
 from encore.events.event_manager import EventManager
 from encore.storage import _change_log, _shared_directory, file_lock, filesystem_store
-from encore.storage._change_lines import LOG
 from encore.storage._owner import this_process
 from encore.storage.errors import StoreError
 from encore.storage.filesystem_store import (
@@ -32,40 +32,6 @@ ELSEWHERE = "0123456789ab-0-1234-5678"
 @pytest.fixture
 def path(shared_folder):
     return shared_folder
-
-
-def put(store, key, data=b"", **metadata):
-    store.set(key, (io.BytesIO(data), metadata))
-
-
-def log_of(path, suffix=""):
-    with open(os.path.join(path, LOG + suffix), "rb") as file:
-        return file.read()
-
-
-def fail(store, notes):
-    try:
-        with store.transaction(notes):
-            put(store, "never")
-            raise ZeroDivisionError
-    except ZeroDivisionError:
-        pass
-
-
-def change_everything(store):
-    put(store, "a", b"1", n=1)
-    put(store, "a", b"2", n=2)
-    store.set_metadata("a", {"n": 3})
-    store.update_metadata("a", {"m": [4]})
-    store.from_bytes("b", b"5")
-    with store.transaction("many"):
-        put(store, "c", n=6)
-        put(store, "c", n=7)
-        store.delete("b")
-        fail(store, "inner")
-    store.delete("a")
-    fail(store, "nothing")
-    return ["a", "a", "a", "a", "b", "c", "c", "b", "a"]
 
 
 # The constructor

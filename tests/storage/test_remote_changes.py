@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import io
 import os
 import pickle
 import subprocess
@@ -14,6 +13,7 @@ from collections import Counter
 from datetime import datetime
 
 import pytest
+from logged_changes import change_everything, fail, put
 
 from encore.events.event_manager import EventManager
 from encore.storage._poller import Poller
@@ -34,37 +34,8 @@ def path(shared_folder):
     return shared_folder
 
 
-def put(store, key, data=b"", **metadata):
-    store.set(key, (io.BytesIO(data), metadata))
-
-
 def remote(found):
     return [(*each[:3], True) for each in found]
-
-
-def fail(store, notes):
-    try:
-        with store.transaction(notes):
-            put(store, "never")
-            raise ZeroDivisionError
-    except ZeroDivisionError:
-        pass
-
-
-def change_everything(store):
-    put(store, "a", b"1", n=1)
-    put(store, "a", b"2", n=2)
-    store.set_metadata("a", {"n": 3})
-    store.update_metadata("a", {"m": [4]})
-    store.from_bytes("b", b"5")
-    with store.transaction("many"):
-        put(store, "c", n=6)
-        put(store, "c", n=7)
-        store.delete("b")
-        fail(store, "inner")
-    store.delete("a")
-    fail(store, "nothing")
-    return ["a", "a", "a", "a", "b", "c", "c", "b", "a"]
 
 
 # Changes of others
