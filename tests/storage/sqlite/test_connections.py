@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import io
 import os
 import pickle
 import resource
@@ -14,6 +13,7 @@ from contextlib import closing
 from unittest import mock
 
 import pytest
+from sqlite_files import in_thread, pair, put, sql
 
 import encore.storage._sqlite_base as base
 import encore.storage._sqlite_connections as connections
@@ -25,29 +25,6 @@ from encore.storage.events import StoreModificationEvent
 from encore.storage.sqlite_store import SqliteStore
 
 BIG = bytes(range(256)) * 1024  # four chunks
-
-
-def put(store, key, data=b"", **metadata):
-    store.set(key, (io.BytesIO(data), metadata))
-
-
-def pair(store, key):
-    value = store.get(key)
-    return value.data.read(), value.metadata
-
-
-def sql(path, text, values=()):
-    with closing(sqlite3.connect(path)) as connection, connection:
-        return connection.execute(text, values).fetchall()
-
-
-def in_thread(function):
-    result = []
-    thread = threading.Thread(target=lambda: result.append(function()))
-    thread.start()
-    thread.join(60)
-    assert result
-    return result[0]
 
 
 def test_two_handles_see_what_the_other_commits(path, store):

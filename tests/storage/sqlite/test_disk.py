@@ -6,15 +6,13 @@ import errno
 import gc
 import io
 import os
-import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
-from contextlib import closing
 from unittest import mock
 
 import pytest
+from sqlite_files import chunks_of, fill_up, in_thread, pair, put
 
 import encore.storage._sqlite_setup as setup
 from encore.storage.errors import StoreError, StoreOSError
@@ -28,41 +26,6 @@ class Stream:
 
     def __init__(self, data):
         self.read = io.BytesIO(data).read
-
-
-def put(store, key, data=b"", **metadata):
-    store.set(key, (io.BytesIO(data), metadata))
-
-
-def pair(store, key):
-    value = store.get(key)
-    return value.data.read(), value.metadata
-
-
-def sql(path, text, values=()):
-    with closing(sqlite3.connect(path)) as connection, connection:
-        return connection.execute(text, values).fetchall()
-
-
-def chunks_of(path):
-    return sql(path, 'SELECT count(*) FROM "store#chunks"')[0][0]
-
-
-def in_thread(function):
-    result = []
-    thread = threading.Thread(target=lambda: result.append(function()))
-    thread.start()
-    thread.join(60)
-    assert result
-    return result[0]
-
-
-def fill_up(store, extra):
-    """Let the database grow by no more than so many pages."""
-    connection = store._handle().connection
-    pages = connection.execute("PRAGMA page_count").fetchone()[0]
-    connection.execute(f"PRAGMA max_page_count={pages + extra}")
-    return connection
 
 
 def test_a_full_disk_keeps_the_old_value(path, store):

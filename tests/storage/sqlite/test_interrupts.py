@@ -12,6 +12,7 @@ import time
 from unittest import mock
 
 import pytest
+from sqlite_files import in_thread, put
 
 import encore.storage._changes as changes
 import encore.storage._sqlite_base as base
@@ -35,22 +36,9 @@ class Stream:
         self.read = io.BytesIO(data).read
 
 
-def put(store, key, data=b"", **metadata):
-    store.set(key, (io.BytesIO(data), metadata))
-
-
 def sql(path, text, values=()):
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         return connection.execute(text, values).fetchall()
-
-
-def in_thread(function):
-    result = []
-    thread = threading.Thread(target=lambda: result.append(function()))
-    thread.start()
-    thread.join(60)
-    assert result
-    return result[0]
 
 
 @pytest.mark.parametrize("where", ["_begin", "_commit"])

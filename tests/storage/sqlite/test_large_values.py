@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import gc
-import io
 import os
-import sqlite3
 import subprocess
 import sys
-import threading
-from contextlib import closing
 
 import pytest
+from sqlite_files import chunks_of, in_thread, pair, put, sql
 
 import encore.storage._sqlite_kept as kept
 from encore.storage._sqlite_blobs import CHUNK, is_number, new_number
@@ -23,33 +20,6 @@ BIG = bytes(range(256)) * 1024  # four chunks
 
 
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK + 7, 20 * CHUNK + 1]
-
-
-def put(store, key, data=b"", **metadata):
-    store.set(key, (io.BytesIO(data), metadata))
-
-
-def pair(store, key):
-    value = store.get(key)
-    return value.data.read(), value.metadata
-
-
-def sql(path, text, values=()):
-    with closing(sqlite3.connect(path)) as connection, connection:
-        return connection.execute(text, values).fetchall()
-
-
-def chunks_of(path):
-    return sql(path, 'SELECT count(*) FROM "store#chunks"')[0][0]
-
-
-def in_thread(function):
-    result = []
-    thread = threading.Thread(target=lambda: result.append(function()))
-    thread.start()
-    thread.join(60)
-    assert result
-    return result[0]
 
 
 @pytest.mark.parametrize("size", SIZES)

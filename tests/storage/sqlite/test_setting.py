@@ -8,10 +8,11 @@ import os
 import sqlite3
 import sys
 import threading
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from unittest import mock
 
 import pytest
+from sqlite_files import chunks_of, fill_up, in_thread, pair, put, sql
 
 import encore.storage._sqlite_short_way as short_way
 import encore.storage.sqlite_store as module
@@ -33,41 +34,6 @@ class Stream:
 
     def __init__(self, data):
         self.read = io.BytesIO(data).read
-
-
-def put(store, key, data=b"", **metadata):
-    store.set(key, (io.BytesIO(data), metadata))
-
-
-def pair(store, key):
-    value = store.get(key)
-    return value.data.read(), value.metadata
-
-
-def sql(path, text, values=()):
-    with closing(sqlite3.connect(path)) as connection, connection:
-        return connection.execute(text, values).fetchall()
-
-
-def chunks_of(path):
-    return sql(path, 'SELECT count(*) FROM "store#chunks"')[0][0]
-
-
-def in_thread(function):
-    result = []
-    thread = threading.Thread(target=lambda: result.append(function()))
-    thread.start()
-    thread.join(60)
-    assert result
-    return result[0]
-
-
-def fill_up(store, extra):
-    """Let the database grow by no more than so many pages."""
-    connection = store._handle().connection
-    pages = connection.execute("PRAGMA page_count").fetchone()[0]
-    connection.execute(f"PRAGMA max_page_count={pages + extra}")
-    return connection
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="the limit can be set since Python 3.11")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import os
 import pickle
@@ -14,6 +13,7 @@ from contextlib import closing
 from unittest import mock
 
 import pytest
+from sqlite_files import pair, put, sql
 
 import encore.storage._sqlite_queries as queries
 import encore.storage._sqlite_setup as setup
@@ -21,20 +21,6 @@ from encore.storage.errors import StoreError, StoreOSError
 from encore.storage.sqlite_store import SqliteStore
 
 BIG = bytes(range(256)) * 1024  # four chunks
-
-
-def put(store, key, data=b"", **metadata):
-    store.set(key, (io.BytesIO(data), metadata))
-
-
-def pair(store, key):
-    value = store.get(key)
-    return value.data.read(), value.metadata
-
-
-def sql(path, text, values=()):
-    with closing(sqlite3.connect(path)) as connection, connection:
-        return connection.execute(text, values).fetchall()
 
 
 def test_the_table_has_the_five_columns_of_old(path, store):
