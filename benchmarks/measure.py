@@ -10,8 +10,9 @@ from contextlib import ExitStack, contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import rmtree
 from statistics import median
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from threading import Timer
 from typing import TYPE_CHECKING
 
@@ -147,7 +148,8 @@ class _Process:
         self._command += [str(Path(__file__).with_name("child.py")), str(suite), subject]
         if path is not None:
             self._command.append(str(path))
-        self._environment = {**os.environ, **places}
+        self._places = places
+        self._folders: list[str] = []
         self._process: subprocess.Popen[str] | None = None
 
     def ask(self, number: int, seconds: float, alone: bool = False) -> dict[str, Any]:
@@ -160,12 +162,15 @@ class _Process:
             finally:
                 other.end(patience=10.0)
         if self._process is None:
+            # Gigabytes may be in them, so that they go as soon as the process has ended.
+            folders = {name: mkdtemp(dir=place) for name, place in self._places.items()}
+            self._folders = [*folders.values()]
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 encoding="utf-8",
-                env=self._environment,
+                env={**os.environ, **folders},
             )
         process = self._process
         assert process.stdin is not None
@@ -194,4 +199,6 @@ class _Process:
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
+        for folder in self._folders:
+            rmtree(folder, ignore_errors=True)
         return process.returncode

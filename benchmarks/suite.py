@@ -158,7 +158,7 @@ def peak(work: Callable[[], object]) -> float:
 def scratch(memory: bool = False) -> Path:
     """A new directory on a disk, or on a file system in memory where there is one.
 
-    It goes with all others when the benchmarks are over.
+    It goes with all others when the process of the subject ends.
     """
     return Path(tempfile.mkdtemp(dir=os.environ["BENCHMARKS_MEMORY"] if memory else None))
 

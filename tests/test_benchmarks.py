@@ -50,8 +50,15 @@ def place(memory, parent):
     def measure(count):
         directory = scratch(memory)
         (directory / "file").write_bytes(b"data")
-        return float(str(directory.parent.parent) == parent)
+        return float(str(directory.parents[2]) == parent)
     return lambda: measure
+
+def others():
+    def measure(count):
+        directory = scratch()
+        (directory / "file").write_bytes(b"data")
+        return float(len(list(directory.parents[1].iterdir())))
+    return measure
 
 def missing():
     import encore
@@ -337,6 +344,13 @@ def test_a_rate_is_shown_and_its_ratios_are_those_of_the_seconds(run, capfd):
     assert row["amount"] == 1e6
     cells = [re.split("  +", line) for line in capfd.readouterr().out.splitlines()]
     assert ["rate", "500 kB/s", "1.00 MB/s", "2.00", "L 2: reached"] in cells
+
+
+def test_files_of_a_process_go_with_it(run):
+    row = 'Row("files", {"limit": others}, count=1, alone=True, slices=3),'
+    _, data = run("--row", "files", more=row)
+    (result,) = data["suites"]["fake"]
+    assert result["rounds"]["limit"] == [1.0, 1.0]
 
 
 def test_what_is_alone_has_a_new_process_each_time_and_nothing_warms_it_up(run):

@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from _thread import RLock, _local, get_ident, interrupt_main, start_new_thread
 from time import monotonic, sleep
 
@@ -203,12 +204,28 @@ def _interrupt_again() -> bool:
     if current_thread() is not main_thread():
         return False
     try:
-        # By another thread, because in this one it would come before the finalizer has ended.
-        start_new_thread(interrupt_main, ())
+        start_new_thread(_interrupt_after_finalizer, ())
     except RuntimeError:
         # At the end of the interpreter.
         return False
     return True
+
+
+def _interrupt_after_finalizer() -> None:
+    """Interrupt the main thread when it is in no finalizer any more."""
+    from threading import main_thread
+    from weakref import finalize
+
+    number: Any = main_thread().ident
+    finalizer = finalize.__call__.__code__
+    frame = sys._current_frames().get(number)
+    while frame is not None:
+        if frame.f_code is finalizer:
+            sleep(0.001)
+            frame = sys._current_frames().get(number)
+        else:
+            frame = frame.f_back
+    interrupt_main()
 
 
 class Handle:

@@ -433,6 +433,26 @@ def test_an_interrupt_in_a_finalizer_is_not_lost(path):
         real.execute("SELECT 1")
 
 
+def test_an_interrupt_comes_again_when_the_finalizer_has_ended(path, monkeypatch):
+    looked, struck, inside = threading.Event(), threading.Event(), []
+    start = connections.start_new_thread
+
+    def start_and_wait(function, arguments):
+        start(function, arguments)
+        if looked.wait(60):
+            inside.append(struck.is_set())
+
+    monkeypatch.setattr(connections, "start_new_thread", start_and_wait)
+    monkeypatch.setattr(connections, "sleep", lambda seconds: looked.set())
+    monkeypatch.setattr(connections, "interrupt_main", struck.set)
+    handle = connections.Handle(
+        InterruptedConnection(sqlite3.connect(path, check_same_thread=False)), '"c"', object(), {}
+    )
+    del handle
+    assert struck.wait(60)
+    assert inside == [False]
+
+
 def test_an_interrupt_before_a_connection_is_closed_closes_it(path, monkeypatch):
     class Doorway:
         def __enter__(self):
