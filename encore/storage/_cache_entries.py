@@ -1,8 +1,8 @@
 """How a caching store keeps things in its cache.
 
-An entry of the cache has the key of the value that it stands for, its data, and two names of metadata:
-``state``, and ``entry``, a JSON text with all the rest, so that no index of the cache has to do with
-it. It is written in one set(), so that the cache holds all of an entry or nothing.
+An entry of the cache has the key of the value that it stands for, its data, and three names of
+metadata: ``state``; ``store``, which tells the store that it belongs to; and ``entry``, a JSON text with
+all the rest, so that no index of the cache has to do with it. It is written in one set(), so that the cache holds all of an entry or nothing.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ _FIELDS = (
 class DamagedEntryError(StoreError):
     """What the cache has under a key is no entry, or not all of one."""
 
+    #: The condition that the cache has it still.
+    unchanged: dict[str, str] = {}
+
 
 class Entry:
     """An entry of the cache.
@@ -46,6 +49,8 @@ class Entry:
     Attributes
     ----------
     state : {'clean', 'dirty', 'deleted'}
+    place : str
+        The store that it belongs to.
     id : str
         Another one for each data and metadata that were put here.
     metadata, created, modified, etag
@@ -72,8 +77,9 @@ class Entry:
 
     value: Value
 
-    def __init__(self, state: str, fields: dict[str, Any]) -> None:
+    def __init__(self, state: str, place: str, fields: dict[str, Any]) -> None:
         self.state = state
+        self.place = place
         self.id: str = fields["id"]
         self.metadata: Metadata = fields["metadata"]
         self.created: float | None = fields.get("created")
@@ -99,13 +105,16 @@ class Entry:
             for name, field in fields.items()
             if field is not None and field is not False and field != []
         }
-        return {"state": self.state, "entry": dumps(told)}
+        return {"state": self.state, "store": self.place, "entry": dumps(told)}
 
     @property
     def unchanged(self) -> dict[str, str]:
         """The condition that the cache still has this entry; nothing if it has no etags."""
-        etag = self.value.etag
-        return {} if etag is None else {"if_match": etag}
+        return _unchanged(self.value)
+
+
+def _unchanged(value: Value) -> dict[str, str]:
+    return {} if value.etag is None else {"if_match": value.etag}
 
 
 # Texts of entries and what they say: parsing takes longer than all the rest of reading a small value
@@ -117,17 +126,21 @@ _LONGEST_PARSED = 4000
 
 def parse(metadata: Metadata) -> Entry:
     """Return an entry without its value; DamagedEntryError if this is none."""
-    state, text = metadata.get("state"), metadata.get("entry")
-    if state not in (CLEAN, DIRTY, DELETED) or not isinstance(text, str):
+    state, text, place = metadata.get("state"), metadata.get("entry"), metadata.get("store", "")
+    if (
+        state not in (CLEAN, DIRTY, DELETED)
+        or not isinstance(text, str)
+        or not isinstance(place, str)
+    ):
         raise DamagedEntryError("the cache holds something that is no entry")
     fields = _parsed.get(text)
     if fields is not None:
-        return Entry(state, fields)
+        return Entry(state, place, fields)
     import json
 
     try:
         fields = json.loads(text)
-        entry = Entry(state, fields)
+        entry = Entry(state, place, fields)
         if not isinstance(entry.id, str) or not isinstance(entry.metadata, dict):
             raise ValueError("a part of the entry is missing")
         check_depth(text, entry.metadata)
@@ -146,11 +159,15 @@ def load(cache: AbstractStore, key: str) -> Entry | None:
         value = cache.get(key)
     except KeyError:
         return None
-    entry = parse(value.metadata)
-    if entry.size is not None and value.size not in (None, entry.size):
-        raise DamagedEntryError(
-            f"the cache holds {value.size} bytes of {key!r} instead of {entry.size}", key=key
-        )
+    try:
+        entry = parse(value.metadata)
+        if entry.size is not None and value.size not in (None, entry.size):
+            raise DamagedEntryError(
+                f"the cache holds {value.size} bytes of {key!r} instead of {entry.size}", key=key
+            )
+    except DamagedEntryError as error:
+        error.unchanged = _unchanged(value)
+        raise
     entry.value = value
     return entry
 

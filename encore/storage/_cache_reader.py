@@ -25,6 +25,7 @@ from ._cache_entries import (
     parse,
     version_of,
 )
+from ._cache_owner import OWNER_KEY
 from ._cache_values import CachedValue, FetchedValue
 from ._watching_wrapper import in_transaction
 from .errors import PreconditionError, StoreError
@@ -114,12 +115,22 @@ class CacheReader:
         #: Clean entries and their sizes, oldest first, if they are counted.
         self.kept: dict[str, int] = {}
         self.kept_bytes = 0
+        self._place: str | None = None
         self.reset()
+
+    @property
+    def place(self) -> str:
+        """What tells the store from others."""
+        if self._place is None:
+            from ._places import place_of
+
+            self._place = place_of(self.store)
+        return self._place
 
     def reset(self) -> None:
         """Forget what the threads of this process are doing: in the child of a fork there are none."""
         self.lock = RLock()
-        self._ids = count()
+        self._ids = count(1)
         self._id_prefix = os.urandom(9).hex()
         #: Key -> how many calls are writing it.
         self.writing: dict[str, int] = {}
@@ -132,17 +143,33 @@ class CacheReader:
         """Return a text that no other entry has."""
         return f"{self._id_prefix}{next(self._ids)}"
 
+    def serial_of(self, entry: Entry) -> int:
+        """Return a number by which an entry that was written here comes after all that it replaced."""
+        prefix, number = entry.id[: len(self._id_prefix)], entry.id[len(self._id_prefix) :]
+        return int(number) if prefix == self._id_prefix and number.isdigit() else 0
+
     def survey(self) -> tuple[dict[str, Entry], list[str]]:
-        """Count what there is; return the entries that are not clean, and keys of what is no entry."""
-        changes, clean, found = {}, [], set()
+        """Count what there is, and drop copies of what another store has.
+
+        Return the entries that are not clean, and the keys of what is no entry.
+        """
+        # Asked anew: a store may say more when it is connected.
+        self._place = None
+        place = self.place
+        changes, clean, found, foreign = {}, [], {OWNER_KEY}, []
         counts = self.max_bytes is not None
         with self.lock:
             self.kept.clear()
             self.kept_bytes = 0
         for key, metadata in self.cache.query():
-            if metadata.get("state") == CLEAN and not counts:
-                found.add(key)
-                continue
+            if metadata.get("state") == CLEAN:
+                if metadata.get("store") != place:
+                    found.add(key)
+                    foreign.append(key)
+                    continue
+                if not counts:
+                    found.add(key)
+                    continue
             try:
                 entry = parse(metadata)
             except DamagedEntryError:
@@ -152,9 +179,26 @@ class CacheReader:
                 clean.append((entry.checked or 0.0, key, entry.size))
             else:
                 changes[key] = entry
+        for key in foreign:
+            self.peek(key)
         for _, key, size in sorted(clean, key=lambda item: item[:2]):
             self.keep(key, self.cache.get(key).size or 0 if size is None else size)
         return changes, sorted(key for key in self.cache.keys() if key not in found)  # noqa: SIM118
+
+    def foreign(self, changes: dict[str, Entry]) -> list[str]:
+        """Return the keys of entries that belong to another store."""
+        return [key for key, entry in changes.items() if entry.place != self.place]
+
+    def check_own(self, changes: dict[str, Entry]) -> None:
+        """Raise StoreError if there are entries that belong to another store."""
+        foreign = self.foreign(changes)
+        if foreign:
+            places = sorted({changes[key].place or "a store unknown" for key in foreign})
+            raise StoreError(
+                f"{self.cache!r} has {len(foreign)} changes that were written for "
+                f"{' and '.join(places)}, and not uploaded; this is a cache of {self.place}: "
+                "use it with the former, or adopt them: CachingStore(..., write_back=True, adopt=True)"
+            )
 
     # Reading
 
@@ -168,11 +212,16 @@ class CacheReader:
         return self.ask(key, entry)
 
     def peek(self, key: str) -> Entry | None:
-        """Return the entry of a key, if there is one and it can be read."""
+        """Return the entry of a key, if there is one of this store, and it can be read."""
+        if key == OWNER_KEY:
+            return None
         try:
             entry = load(self.cache, key)
         except Exception as error:
             self._failed(key, error)
+            return None
+        if entry is not None and entry.state == CLEAN and entry.place != self.place:
+            self.drop(key, entry)
             return None
         return None if entry is None or (entry.state != CLEAN and self.ignores_dirty) else entry
 
@@ -263,6 +312,8 @@ class CacheReader:
         size = value.size
         if size is not None and self.max_bytes is not None and size > self.max_bytes:
             return value
+        if key == OWNER_KEY:
+            return value
         for _ in range(2):
             entry = self.peek(key)
             if entry is not None:
@@ -289,6 +340,7 @@ class CacheReader:
         version = version_of(value)
         entry = Entry(
             CLEAN,
+            self.place,
             {
                 "id": self.new_id(),
                 "metadata": value.metadata,
@@ -388,6 +440,8 @@ class CacheReader:
     def forget(self, keys: Set[str]) -> None:
         """Drop the entries of keys that are being written."""
         for key in keys:
+            if key == OWNER_KEY:
+                continue
             try:
                 entry = load(self.cache, key)
                 if entry is not None and entry.state == CLEAN:
@@ -447,7 +501,8 @@ class CacheReader:
             ) from error
         if isinstance(error, DamagedEntryError):
             try:
-                self.cache.delete(key)
+                # Unless somebody has written it anew.
+                self.cache.delete(key, **({} if self.ignores_dirty else error.unchanged))
             except Exception:
                 # It stays, and is never used.
                 pass

@@ -61,7 +61,7 @@ class Uploader:
         if entry is None or entry.state == CLEAN:
             pending = self.uploads.pending.get(key)
             if pending is not None:
-                self.uploads.forget(key, pending.modified)
+                self.uploads.forget(key, pending.serial)
             return
         if entry.state == DELETED:
             self._delete_in_store(key, entry)
@@ -198,7 +198,7 @@ class Uploader:
                     self.reader.trust(key, entry.id)
             except (PreconditionError, KeyError):
                 continue
-            self.uploads.forget(key, done.modified or 0.0)
+            self.uploads.forget(key, self.reader.serial_of(done))
             if entry.state == CLEAN:
                 self.reader.keep(key, entry.value.size or 0)
             return
@@ -226,7 +226,7 @@ class Uploader:
             except (PreconditionError, KeyError):
                 continue
             break
-        self.uploads.forget(key, entry.modified or 0.0)
+        self.uploads.forget(key, self.reader.serial_of(entry))
         if current is not None:
             kind: Any = StoreSetEvent if entry.state == DELETED else StoreUpdateEvent
             call.add(Change(kind, key, current.metadata))

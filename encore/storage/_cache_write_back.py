@@ -93,11 +93,19 @@ class WriteBack:
 
     # What is left of another process
 
-    def load(self) -> list[str]:
-        """Learn what the cache has; return the keys whose entries cannot be read."""
+    def load(self, adopt: bool) -> list[str]:
+        """Learn what the cache has; return the keys whose entries cannot be read.
+
+        What was written for another store is made to belong to this one if `adopt` says so, and is
+        a StoreError if not.
+        """
         self.uploads.reset()
         now, wall = self.uploads.monotonic(), self.reader.clock()
         changes, damaged = self.reader.survey()
+        if not adopt:
+            self.reader.check_own(changes)
+        for key in self.reader.foreign(changes):
+            self._adopt(key)
         for key, entry in changes.items():
             # A clock that went back makes nothing wait longer.
             rested = max(0.0, wall - (entry.since or 0.0))
@@ -105,8 +113,21 @@ class WriteBack:
             size = entry.size
             if size is None:
                 size = self.cache.get(key).size or 0
-            self.uploads.note(key, size, entry.modified or 0.0, due)
+            self.uploads.note(key, size, self.reader.serial_of(entry), due)
         return damaged
+
+    def _adopt(self, key: str) -> None:
+        while True:
+            entry = load(self.cache, key)
+            if entry is None or entry.place == self.reader.place:
+                return
+            # With the version that the other store had: if this one has another, it is a conflict.
+            entry.place = self.reader.place
+            try:
+                self.cache.set_metadata(key, entry.record(), **entry.unchanged)
+            except (PreconditionError, KeyError):
+                continue
+            return
 
     # Writing
 
@@ -233,15 +254,21 @@ class WriteBack:
         return present
 
     def _load(self, key: str) -> Entry | None:
-        try:
-            return load(self.cache, key)
-        except DamagedEntryError:
-            # Nobody can tell what it was.
+        while True:
             try:
-                self.cache.delete(key)
-            except KeyError:
+                entry = load(self.cache, key)
+                if entry is None or entry.state != CLEAN or entry.place == self.reader.place:
+                    return entry
+                # A copy of what another store has.
+                unchanged = entry.unchanged
+            except DamagedEntryError as error:
+                # Nobody can tell what it was.
+                unchanged = error.unchanged
+            try:
+                self.cache.delete(key, **unchanged)
+            except (KeyError, PreconditionError):
+                # Somebody else was faster, and may have written it anew.
                 pass
-            return None
 
     def _next(self, present: _Present, state: str, metadata: Metadata, size: int | None) -> Entry:
         """Return the entry that follows what is present."""
@@ -258,6 +285,7 @@ class WriteBack:
         created = now if value is None or value.created is None else value.created
         return Entry(
             state,
+            self.reader.place,
             {
                 "id": id,
                 "metadata": metadata,
@@ -288,16 +316,29 @@ class WriteBack:
                 self.cache.set_metadata(key, entry.record(), **condition)
             else:
                 self.cache.set(key, (data, entry.record()), buffer_size, **condition)
+            size = entry.size
+            if size is None:
+                size = self.cache.get(key).size or 0
         except PreconditionError:
             return False
+        except BaseException:
+            if self._may_be_there(key, entry):
+                self.uploads.note(key, entry.size or 0, self.reader.serial_of(entry))
+            raise
         finally:
             self.reader.end({key})
-        size = entry.size
-        if size is None:
-            size = self.cache.get(key).size or 0
-        self.uploads.note(key, size, entry.modified or 0.0)
+        self.uploads.note(key, size, self.reader.serial_of(entry))
         self.reader.uncount(key)
         return True
+
+    def _may_be_there(self, key: str, entry: Entry) -> bool:
+        """Whether the cache may have an entry that could not be written, or so it said."""
+        try:
+            found = load(self.cache, key)
+        except Exception:
+            # If it has not, the upload finds nothing to do.
+            return True
+        return found is not None and found.id == entry.id
 
     # Listing: what is here, and of what the store has all the rest
 

@@ -213,8 +213,9 @@ class Copier(Transfer):
             if not written:
                 raise
             self.report.failed.update(dict.fromkeys(written, error))
-            return True
-        self.report.copied += written
+            more = True
+        else:
+            self.report.copied += written
         if cancelled is not None:
             cancelled.report = self.report
             raise cancelled
@@ -223,18 +224,32 @@ class Copier(Transfer):
     def one_by_one(self, executor: Executor, keys: list[str]) -> None:
         """Write each key for itself, in other threads."""
 
+        finished: dict[str, Any] = {}
+
+        def finish(key: str, value: Any) -> Any:
+            finished[key] = outcome = self.store(key, value)
+            return outcome
+
         def prepare(key: str) -> Callable[[], Any]:
             if self.reads_apart:
-                return lambda: self.store(key, self.fetch(key))
+                return lambda: finish(key, self.fetch(key))
             value = self.fetch(key, read=True)
-            return lambda: self.store(key, value)
+            return lambda: finish(key, value)
+
+        def note(key: str, outcome: Any) -> None:
+            if self.note(key, outcome):
+                self.report.copied.append(key)
 
         outcomes = self.apart(executor, keys, prepare)
         try:
             for key, outcome in outcomes:
-                if self.note(key, outcome):
-                    self.report.copied.append(key)
+                del finished[key]
+                note(key, outcome)
         except Cancelled as error:
+            # What the threads are in the middle of is completed, or breaks off.
+            executor.shutdown()
+            for key in sorted(finished):
+                note(key, finished[key])
             error.report = self.report
             raise
 
@@ -270,8 +285,9 @@ class Copier(Transfer):
     def delete_one(self, key: str) -> bool:
         """Delete a key unless the source has it; return whether that was done."""
         try:
-            # Asked now: what has come meanwhile stays.
-            if self.source.exists(key):
+            # Asked now: what has come meanwhile stays. So does what is of the source itself, under
+            # another name.
+            if any(map(self.source.exists, self.names_in_source(key))):
                 return False
             if not self.dry_run:
                 self.target.delete(key)

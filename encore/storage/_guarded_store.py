@@ -376,7 +376,19 @@ class GuardedStore(WrapperStore):
         super().move(source, target)
 
     def _translate(self, change: Change) -> Change | None:
-        return None if change.key in self._hidden else change
+        if change.key in self._hidden:
+            return None
+        if change.metadata and self._decides() and not self._may_read(change.key):
+            return change._replace(metadata={})
+        return change
+
+    def _may_read(self, key: str) -> bool:
+        try:
+            permissions = self._permissions(key)
+        except Exception:
+            # The change has been made, and is to be told.
+            return False
+        return "exists" in permissions and "get" in permissions
 
     # Transactions
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ._changes import Change, has_listeners
 from ._reading_wrapper import ReadingWrapper
-from .errors import StoreError
 from .events import StoreSetEvent, StoreUpdateEvent
 
 TYPE_CHECKING = False
@@ -71,8 +70,8 @@ class Note:
                     self._call._observer is not None
                     or has_listeners(self._store.event_manager, StoreSetEvent, StoreUpdateEvent)
                 ) and self._store._lies_below(self._key)
-            except StoreError:
-                # Out of reach; but the change has been made.
+            except Exception:
+                # Out of reach; but the change has been made, and is to be told.
                 self._below = False
         return self._below
 
@@ -94,6 +93,8 @@ class LayersContext:
         self._notes = notes
         self._contexts: list[tuple[AbstractReadOnlyStore, AbstractContextManager[Any]]] = []
         self._first = store
+        #: Whether a value has gone into the first layer from a lower one.
+        self.has_moved = False
 
     def __enter__(self) -> None:
         self._enter(self._first)
@@ -113,7 +114,10 @@ class LayersContext:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any
     ) -> None:
         failure: BaseException | None = None
-        # Lower layers first: if it ends in between, what is gone there is still covered.
+        # Lower layers first: if it ends in between, what is gone there is still covered. But what was
+        # moved would be lost.
+        if self.has_moved and self._contexts:
+            self._contexts.append(self._contexts.pop(0))
         while self._contexts:
             _, context = self._contexts.pop()
             try:

@@ -331,6 +331,13 @@ class LayeredStore(ReadingLayers):
                 self.set(target, self.get(key))
                 self.delete(key)
                 return
+            if holders and holders[0] is not self.store:
+                with self.transaction("move"):
+                    AbstractStore.move(self, source, target)
+                    unit = self._state.unit
+                    for (context, _), _ in () if unit is None else unit.marks:
+                        context.has_moved = True
+                return
         AbstractStore.move(self, source, target)
 
     # Transactions
@@ -338,6 +345,20 @@ class LayeredStore(ReadingLayers):
     def _context(self, notes: str) -> LayersContext:
         assert isinstance(self.store, AbstractStore)
         return LayersContext(self.store, notes)
+
+    def _leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any
+    ) -> None:
+        unit = self._state.unit
+        try:
+            super()._leave(kind, error, traceback)
+        except BaseException:
+            # One layer may have committed before another one failed.
+            if unit is not None and not unit.marks:
+                for change in unit.changes:
+                    if isinstance(change, Pending):
+                        self._tell(change)
+            raise
 
     def _join(self, key: str, layers: Iterable[AbstractReadOnlyStore]) -> None:
         """Have layers take part in all transactions that this thread is in."""

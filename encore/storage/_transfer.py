@@ -6,6 +6,7 @@ from io import BufferedReader, BytesIO
 
 from ..events.progress_events import Cancelled, check_cancel, is_cancelled
 from ._metadata import equal
+from ._nesting import renamed, shared
 from ._streams import BUFFER_SIZE, BufferIteratorIO
 from ._wrapped_value import WrappedValue
 from .abstract_store import AbstractReadOnlyStore, AbstractStore
@@ -63,10 +64,17 @@ class Transfer:
         self.reads_apart = workers > 1 and not source.info().get("transactional", False)
         self.writes_apart = workers > 1 and not info.get("transactional", False)
         self.broken_off = False
+        # Where one of them lies in the other, or both in a third.
+        self.shared = shared(target, source)
         # Bytes of all keys that are done with, and of those in hand.
         self.done = 0
         self.bytes: dict[str, int] = {}
         self.shown = -1
+
+    def names_in_source(self, key: str) -> set[str]:
+        """Return the key of the target, and what else the same value is called in the source."""
+        names = (renamed(key, renames) for renames in self.shared)
+        return {key}.union(name for name in names if name is not None)
 
     def show(self) -> None:
         """Tell how far it is."""
@@ -145,8 +153,6 @@ class Transfer:
             there = target.get(key)
         except KeyError:
             return self.create(key, value)
-        if value.etag is not None and value.etag == there.etag:
-            return False
         if self.on_conflict == "newer" and not is_newer(key, value, there):
             return False
         if not self.is_same_data(key, value, there):

@@ -30,8 +30,8 @@ class Pending:
     Attributes
     ----------
     size : int
-    modified : float
-        Which entry of the key it is.
+    serial : int
+        Which entry of the key it is; later ones have higher numbers, whatever the clock does.
     due : float
         By the monotonic clock.
     tries, failures : int
@@ -44,11 +44,11 @@ class Pending:
         The thread that is at it.
     """
 
-    __slots__ = ("busy", "due", "error", "failures", "is_conflict", "modified", "size", "tries")
+    __slots__ = ("busy", "due", "error", "failures", "is_conflict", "serial", "size", "tries")
 
     def __init__(self, due: float) -> None:
         self.size = 0
-        self.modified = -1.0
+        self.serial = -1
         self.due = due
         self.tries = 0
         self.failures = 0
@@ -196,10 +196,10 @@ class UploadQueue:
         self,
         key: str,
         size: int,
-        modified: float,
+        serial: int,
         due: float | None = None,
     ) -> None:
-        """A key is dirty, by an entry of this size that was written at this time."""
+        """A key is dirty, by an entry of this size and number."""
         with self.lock:
             pending = self.pending.get(key)
             if pending is None:
@@ -209,16 +209,16 @@ class UploadQueue:
                 if not self._threads or self._queue[0][2] == key:
                     # Otherwise whoever sleeps wakes up before.
                     self._wake()
-            elif pending.modified >= modified:
+            elif pending.serial >= serial:
                 return
             self.bytes += size - pending.size
-            pending.size, pending.modified = size, modified
+            pending.size, pending.serial = size, serial
 
-    def forget(self, key: str, modified: float) -> None:
+    def forget(self, key: str, serial: int) -> None:
         """A key is not dirty any more, unless a later entry is."""
         with self.lock:
             pending = self.pending.get(key)
-            if pending is not None and pending.modified <= modified:
+            if pending is not None and pending.serial <= serial:
                 del self.pending[key]
                 self.bytes -= pending.size
                 self._tell()

@@ -5,20 +5,19 @@ from __future__ import annotations
 import io
 
 from ._keys import check_key
-from ._layers_reading import ReadingLayers
+from ._nesting import renamed, renamings, ways, within
 from ._passwords import is_token, make_token, password_bytes, sha1_hasher, verify
-from ._reading_wrapper import ReadingWrapper
 from .abstract_store import AbstractReadOnlyStore, AbstractStore
 from .errors import PreconditionError, StoreError, shown
-from .renaming_store import RenamingStore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
 
+    from ._nesting import Rename, Way
+
     Encoder = Callable[[bytes], bytes]
-    _Rename = Callable[[str], str | None]
 
 __all__ = ["Login", "TokenKeys", "Users"]
 
@@ -225,26 +224,24 @@ class TokenKeys:
         self.prefix: str | None = None
         self._path = path = users.path
         # What makes of a key its name among those of the users, and what a name there holds then.
-        self._renamings: list[tuple[list[_Rename], bool]] = []
-        for way, end in _ways(store):
-            for way_of_users, end_of_users in _ways(users.store):
+        self._renamings: list[tuple[list[Rename], bool]] = []
+        for way, end in ways(store):
+            for way_of_users, end_of_users in ways(users.store):
                 if end is end_of_users:
                     self._add_way(way, way_of_users)
-                elif _within(end) & _within(end_of_users):
+                elif within(end) & within(end_of_users):
                     # One is a store of several, of a kind that adds something to their keys perhaps.
-                    self._renamings.append((_inner_names(way), False))
+                    self._renamings.append((renamings(way), False))
         simple = self.prefix is not None and not self._renamings
         self._is_one = self._begins if simple else self._is_reached
         if not path and (self.prefix is not None or ([], False) in self._renamings):
             raise ValueError("without a store of their own the users need a user_key_path")
 
-    def _add_way(self, way: list[RenamingStore], way_of_users: list[RenamingStore]) -> None:
+    def _add_way(self, way: Way, way_of_users: Way) -> None:
         if list(map(id, way)) == list(map(id, way_of_users)):
             self.prefix = self._path
             return
-        renamings = _inner_names(way)
-        renamings += [each._outer for each in reversed(way_of_users)]
-        self._renamings.append((renamings, True))
+        self._renamings.append((renamings(way, way_of_users), True))
 
     def __contains__(self, key: str) -> bool:
         return self._is_one(key)
@@ -256,50 +253,8 @@ class TokenKeys:
         path = self._path
         if self.prefix is not None and key.startswith(path):
             return True
-        for renamings, is_whole in self._renamings:
-            name: str | None = key
-            for rename in renamings:
-                name = None if name is None else rename(name)
+        for renames, is_whole in self._renamings:
+            name = renamed(key, renames)
             if name is not None and (name.startswith(path) if is_whole else path in name):
                 return True
         return False
-
-
-def _inner_names(way: list[RenamingStore]) -> list[_Rename]:
-    return [each._inner for each in way]
-
-
-def _members(store: object) -> list[AbstractReadOnlyStore]:
-    """Return the stores that a store holds."""
-    found = {}
-    for value in getattr(store, "__dict__", {}).values():
-        for each in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(each, AbstractReadOnlyStore):
-                found[id(each)] = each
-    return list(found.values())
-
-
-def _ways(
-    store: AbstractReadOnlyStore,
-) -> Iterator[tuple[list[RenamingStore], AbstractReadOnlyStore]]:
-    """Return the ways into a store: the wrappers with other names, from the outside in, and where it ends."""
-    if not isinstance(store, ReadingWrapper):
-        yield [], store
-        return
-    # What a layer does to names, and nothing else, lies between a store of layers and its members.
-    within = store._layers() if isinstance(store, ReadingLayers) else _members(store)
-    for member in within:
-        for way, end in _ways(member):
-            yield ([store, *way] if isinstance(store, RenamingStore) else way), end
-
-
-def _within(store: AbstractReadOnlyStore) -> set[int]:
-    """Return the identities of a store and all those in it."""
-    found: set[int] = set()
-    stores = [store]
-    while stores:
-        each = stores.pop()
-        if id(each) not in found:
-            found.add(id(each))
-            stores += _members(each)
-    return found

@@ -140,5 +140,8 @@ def in_transaction(store: object) -> bool:
     while store is not None:
         if isinstance(store, ChangeTeller) and store._depth():
             return True
+        for layer in getattr(store, "_lower", ()):
+            if in_transaction(layer):
+                return True
         store = getattr(store, "store", None)
     return False

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from _thread import RLock
 
+from ._cache_owner import OWNER_KEY
 from ._cache_reader import CacheReader
 from ._changes import has_listeners
 from ._keys import check_key, check_page, key_matcher
 from ._metadata import check_criteria, check_names, copy_of
 from ._transactions import DummyTransactionContext
-from ._watching_wrapper import WatchingWrapper
+from ._watching_wrapper import WatchingWrapper, in_transaction
 from .abstract_store import AbstractStore
 from .base_store import _remember
 from .errors import StoreError, shown
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..events.abstract_event_manager import BaseEventManager
+    from ._cache_owner import CacheOwner
     from ._cache_uploader import Uploader
     from ._cache_write_back import WriteBack
     from .abstract_store import AbstractReadOnlyStore
@@ -57,14 +59,16 @@ class CachingStore(WatchingWrapper):
     one has died. What cannot be uploaded is kept, told by a StoreUploadFailedEvent, and tried again,
     after twice the time each time. It is uploaded only if the store has what it had when the key was
     written here; otherwise it is a conflict, which is kept until resolve() is called. There are no
-    transactions and no conditions then.
+    transactions and no conditions then; a thread that is in a transaction of the store itself
+    uploads nothing.
 
     Parameters
     ----------
     store : AbstractReadOnlyStore
     cache : AbstractStore
         A store for this purpose alone, and for one CachingStore at a time. With `write_back` it must
-        have conditional writes.
+        have conditional writes. It remembers which store its entries belong to, by kind and place:
+        connect() drops copies of what another store has.
     expire : float >= 0, in seconds
         How long what the cache has is answered without asking the store. 0 asks always.
     write_back : bool
@@ -74,6 +78,10 @@ class CachingStore(WatchingWrapper):
         put into the cache.
     max_dirty_bytes : int, optional
         The most that is kept without having been uploaded.
+    adopt : bool
+        Whether changes in the cache that were written for another store are uploaded into this one:
+        if it has moved, say. Where it has something else than the other one had, that is a conflict.
+        Otherwise connect() refuses such a cache.
     full : {'wait', 'error'}
         What a writer does then: wait for the uploads, or raise StoreFullError. It is raised too where
         no upload succeeds.
@@ -98,6 +106,7 @@ class CachingStore(WatchingWrapper):
         *,
         expire: float = 60.0,
         write_back: bool = False,
+        adopt: bool = False,
         max_bytes: int | None = None,
         max_dirty_bytes: int | None = None,
         full: str = "wait",
@@ -128,6 +137,7 @@ class CachingStore(WatchingWrapper):
                 raise ValueError(f"write_back needs a cache with conditional writes, not {cache!r}")
         self.cache = cache
         self.write_back = bool(write_back)
+        self._adopts = bool(adopt)
         self._clocks = clock, monotonic
         self._expire = expire
         self._max_bytes = max_bytes
@@ -142,6 +152,7 @@ class CachingStore(WatchingWrapper):
         "_is_ready",
         "_must_load",
         "_connected_cache",
+        "_owner",
     }
 
     def _prepare(self) -> None:
@@ -153,6 +164,7 @@ class CachingStore(WatchingWrapper):
         clock, monotonic = self._clocks
         self._behind: WriteBack | None = None
         self._uploader: Uploader | None = None
+        self._owner: CacheOwner | None = None
         options = (self.store, self.cache, self._expire, self._max_bytes, clock, monotonic)
         if self.write_back:
             from ._cache_uploader import Uploader
@@ -192,7 +204,8 @@ class CachingStore(WatchingWrapper):
         Raises
         ------
         StoreError
-            Also if the cache has changes that were never uploaded, and there is no `write_back`.
+            Also if the cache has changes that were never uploaded, and there is no `write_back`, or
+            they were written for another store; or if another CachingStore writes to it.
         """
         with self._life_cycle:
             if self._is_ready:
@@ -203,6 +216,7 @@ class CachingStore(WatchingWrapper):
                 if not self.cache.is_connected():
                     self.cache.connect()
                     self._connected_cache = True
+                self._take_cache()
                 damaged = self._load()
                 self._is_ready = True
             except BaseException:
@@ -212,9 +226,26 @@ class CachingStore(WatchingWrapper):
             error = StoreError(f"what the cache has of {key!r} is damaged", key=key)
             self._tell_failure(key, error, 0, None)
 
+    def _take_cache(self) -> None:
+        from ._cache_owner import CacheOwner, OwnedCacheError, check_unowned
+
+        clock, monotonic = self._clocks
+        if self._behind is None:
+            try:
+                check_unowned(self.cache, clock)
+            except OwnedCacheError:
+                raise
+            except Exception:
+                # A cache that fails is no reason not to read.
+                pass
+            return
+        owner = CacheOwner(self.cache, clock, monotonic)
+        owner.take()
+        self._owner = owner
+
     def _load(self) -> list[str]:
         if self._behind is not None:
-            damaged = self._behind.load()
+            damaged = self._behind.load(self._adopts)
             self._must_load = False
             self._behind.uploads.start(self)
             return damaged
@@ -223,6 +254,7 @@ class CachingStore(WatchingWrapper):
         except Exception:
             # A cache that fails is no reason not to read.
             return []
+        self._reader.check_own(changes)
         if changes:
             raise StoreError(
                 f"{self.cache!r} has {len(changes)} changes that were not uploaded; "
@@ -259,7 +291,10 @@ class CachingStore(WatchingWrapper):
     def _disconnect(self) -> None:
         with self._life_cycle:
             self._is_ready = False
+            owner, self._owner = self._owner, None
             try:
+                if owner is not None:
+                    owner.release()
                 if self._connected_cache:
                     self._connected_cache = False
                     self.cache.disconnect()
@@ -377,6 +412,13 @@ class CachingStore(WatchingWrapper):
     ) -> None:
         if self._behind is None:
             super()._write(call, method, key, *args, **conditions)
+            return
+        owner = self._owner
+        if owner is not None:
+            owner.renew()
+        if key == OWNER_KEY:
+            self._check_connected()
+            super()._write(call, method, key, *args)
         else:
             self._behind.write(self, call, method, key, *args)
 
@@ -422,6 +464,9 @@ class CachingStore(WatchingWrapper):
         wait: float | None = None
         pending = uploader.uploads.pending.get(key)
         try:
+            if in_transaction(self.store):
+                # A rollback would take it back, and nobody would know.
+                raise StoreError(f"{key!r} cannot be uploaded inside a transaction", key=key)
             uploader.upload(key)
         except Exception as raised:
             error = raised

@@ -53,9 +53,8 @@ def copy_store(
 ) -> CopyReport:
     """Copy data and metadata of all keys, or of some, from one store to another.
 
-    A key whose data the target has already (same etag, or same size and SHA-256) is not written
-    again; where only its metadata differ they are set. So a copy that was interrupted is completed
-    by the same call.
+    A key whose data the target has already (same size and SHA-256) is not written again; where only
+    its metadata differ they are set. So a copy that was interrupted is completed by the same call.
 
     Keys are written in transactions of limited size where the target has them. What goes wrong with
     one key is noted in the report and stops no other; what makes a transaction as a whole fail is
@@ -124,7 +123,8 @@ def sync_store(
         As for copy_store().
     delete : bool
         Whether keys of the target that the source does not have are deleted. If any key has failed,
-        none is, as rsync does it after an error: what cannot be read is not known to be gone.
+        none is, as rsync does it after an error: what cannot be read is not known to be gone. Nor is
+        what the source has under another name, where one store lies in the other.
     dry_run : bool
         Report what would be done, and do nothing.
 

@@ -34,8 +34,9 @@ class JoinedStore(LayeredStore):
     -----
     What is written is as atomic and as durable as in the first store, and transaction() is the
     first store's. To delete a key that later stores hold concerns several stores: inside a
-    transaction these take part in it, and are committed before the first one. Nothing is promised
-    across stores: if one of them fails to commit, those before it have done so.
+    transaction these take part in it, and are committed before the first one, or after it if move()
+    has brought a value up. Nothing is promised across stores: if one of them fails to commit, those
+    before it have done so.
     """
 
     def __init__(

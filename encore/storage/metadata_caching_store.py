@@ -41,7 +41,7 @@ class _Listing:
     def __init__(self, metadata: dict[str, Metadata], time: float, holes: set[str]) -> None:
         self.metadata = metadata
         self.time = time
-        #: Keys that have been written since.
+        #: Keys that have been written since, or whose metadata cannot be read.
         self.holes = holes
         self._sorted: list[str] | None = None
 
@@ -283,21 +283,24 @@ class MetadataCachingStore(WatchingWrapper):
     def _prefetch(self) -> bool:
         """Fetch all keys with their metadata; return whether they are few enough."""
         kept, written, now = self._kept, set[str](), self._clock()
+        most, has_answered, are_few = self._max_entries, False, False
         with kept.lock:
             kept.questions.append(written)
-        metadata = None
         try:
-            metadata = dict(islice(self.store.query(), self._max_entries + 1))
+            # First, because what is damaged is there, and no query finds it.
+            keys = set(islice(self.store.query_keys(), most + 1))
+            metadata = dict(islice(self.store.query(), most + 1)) if len(keys) <= most else {}
+            are_few = max(len(keys), len(metadata)) <= most
+            has_answered = True
         finally:
             with kept.lock:
-                ended = self._end_question(written)
-                if metadata is not None and ended:
-                    if len(metadata) > self._max_entries:
-                        kept.too_many = now
-                        metadata = None
+                if self._end_question(written) and has_answered:
+                    if are_few:
+                        holes = written | (keys - metadata.keys())
+                        kept.listing = _Listing(metadata, now, holes)
                     else:
-                        kept.listing = _Listing(metadata, now, written)
-        return metadata is not None
+                        kept.too_many = now
+        return are_few
 
     # Reading
 

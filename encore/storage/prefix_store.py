@@ -75,9 +75,9 @@ class PrefixStore(RenamingStore):
 
     def glob(self, pattern: str) -> Iterator[str]:
         key_matcher(pattern)
-        from glob import escape
-
-        return self._names(self.store.glob(escape(self.prefix) + pattern))
+        # Not glob.escape(), which leaves what looks like a drive as it is.
+        prefix = "".join(f"[{each}]" if each in "*?[" else each for each in self.prefix)
+        return self._names(self.store.glob(prefix + pattern))
 
     def keys(
         self, prefix: str = "", start_after: str | None = None, limit: int | None = None

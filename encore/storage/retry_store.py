@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import io
 
-from ._changes import Change, ChangeTeller
+from ._changes import Change
 from ._metadata import check_names
 from ._progress import store_progress
 from ._retry_value import RetryValue
 from ._streams import BUFFER_SIZE, as_bytes, check_buffer_size, check_readable
+from ._watching_wrapper import in_transaction
 from .errors import shown
 from .events import StoreDeleteEvent
 from .retry_policy import Attempts, RetryPolicy, may_have_happened
@@ -91,12 +92,7 @@ class RetryStore(WrapperStore):
 
     def _is_outside(self) -> bool:
         """Whether this thread is in no transaction, neither here nor of a store within."""
-        store: Any = self
-        while isinstance(store, ChangeTeller):
-            if store._depth():
-                return False
-            store = getattr(store, "store", None)
-        return True
+        return not in_transaction(self)
 
     def _try(self, attempt: Callable[[], T]) -> T:
         """Return what a function returns that can be called again."""

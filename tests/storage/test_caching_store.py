@@ -26,6 +26,7 @@ from encore.storage.dict_memory_store import DictMemoryStore
 from encore.storage.directory_store import DirectoryStore
 from encore.storage.errors import PreconditionError, StoreError
 from encore.storage.filesystem_store import FileSystemStore, init_shared_store
+from encore.storage.joined_store import JoinedStore
 from encore.storage.sqlite_store import SqliteStore
 from encore.storage.wrapper_store import WrapperStore
 from encore.testing.model import check_store
@@ -610,6 +611,19 @@ def test_nothing_of_a_transaction_within_is_cached(setup):
         raise ZeroDivisionError
     assert store.to_bytes("key") == b"old"
     assert in_thread(lambda: store.to_bytes("key")) == b"old"
+
+
+def test_nothing_of_a_transaction_of_a_lower_layer_is_cached():
+    layers = [DictMemoryStore(event_manager=EventManager()) for _ in range(2)]
+    cache = DictMemoryStore(event_manager=EventManager())
+    store = CachingStore(JoinedStore(layers), cache, event_manager=EventManager())
+    store.connect()
+    layers[1].from_bytes("key", b"old")
+    with suppress(ZeroDivisionError), layers[1].transaction("not begun by the caching store"):
+        layers[1].from_bytes("key", b"new")
+        assert store.to_bytes("key") == b"new"
+        raise ZeroDivisionError
+    assert store.to_bytes("key") == b"old"
 
 
 def test_conditions_are_those_of_the_store(setup):

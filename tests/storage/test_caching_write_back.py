@@ -143,9 +143,13 @@ class Setup:
         self.clock, self.monotonic = Clock(), Clock(5.0)
         self.options = {"workers": 0, "rest": 10, "retry": 1, "max_retry": 8, **options}
         self.events = []
+        self.store = None
         self.store = self.another()
 
     def another(self, **options):
+        """Return what another process opens with the same cache; the one before has died, and lives on here."""
+        if self.store is not None:
+            self.store._owner.release()
         options = {"clock": self.clock, "monotonic": self.monotonic, **self.options, **options}
         manager = EventManager()
         store = CachingStore(
@@ -548,6 +552,102 @@ def test_nothing_of_a_transaction_of_the_store_is_cached(setup):
         raise ZeroDivisionError
     assert setup.store.to_bytes("key") == b"old"
     assert in_thread(lambda: setup.store.to_bytes("key")) == b"old"
+
+
+@pytest.mark.parametrize("end", [None, ZeroDivisionError])
+def test_nothing_is_uploaded_inside_a_transaction_of_the_store(end):
+    """It would be undone with it, and look as if it were uploaded."""
+    setup = Setup(max_dirty_bytes=1)
+    setup.store.from_bytes("key", b"data")
+    with suppress(ZeroDivisionError), setup.spy.store.transaction("mine"):
+        with pytest.raises(StoreError, match="could not be uploaded") as raised:
+            setup.store.flush()
+        assert "inside a transaction" in str(raised.value.__cause__)
+        # Where no thread does it, a writer uploads to have room.
+        with pytest.raises(StoreFullError):
+            setup.store.from_bytes("other", b"data")
+        if end:
+            raise end
+    assert setup.there() == {}
+    assert setup.store.dirty_keys() == ["key"]
+    assert setup.store.flush()
+    assert setup.there() == {"key": b"data"}
+
+
+def test_what_is_written_just_after_a_deletion_was_uploaded_while_the_clock_goes_back(setup):
+    setup.behind("key", b"old")
+    delete = setup.cache.delete
+
+    def late(key, **conditions):
+        delete(key, **conditions)
+        setup.cache.delete = delete
+        setup.clock.now -= 1000
+        setup.store.from_bytes("key", b"new")
+
+    setup.store.delete("key")
+    setup.cache.delete = late
+    setup.store.flush()
+    assert setup.store.dirty_keys() == ["key"]
+    assert setup.there() == {}
+    setup.store.flush()
+    assert setup.there() == {"key": b"new"}
+
+
+@pytest.mark.parametrize(
+    "use", [CachingStore.to_bytes, partial(CachingStore.set_metadata, metadata={})]
+)
+def test_a_damaged_entry_that_was_written_anew_stays(setup, monkeypatch, use):
+    """By another thread, which has not said so yet."""
+    setup.behind("key", b"old")
+    setup.cache.from_bytes("key", b"no entry")
+    get, uploads, notes = setup.cache.get, setup.store._behind.uploads, []
+
+    def late(key):
+        value = get(key)
+        setup.cache.get = get
+        with monkeypatch.context() as patch:
+            patch.setattr(uploads, "note", lambda *args: notes.append(args))
+            setup.store.from_bytes("key", b"new")
+        return value
+
+    setup.cache.get = late
+    use(setup.store, key="key")
+    for note in notes:
+        uploads.note(*note)
+    setup.store.flush()
+    assert setup.there() == {"key": b"new"}
+
+
+@pytest.mark.parametrize("error", [StoreError("lost"), KeyboardInterrupt()])
+@pytest.mark.parametrize("method", ["set", "set_metadata"])
+def test_a_write_that_was_done_although_the_cache_failed_is_uploaded(setup, method, error):
+    setup.store.from_bytes("key", b"data")
+    setup.store.flush()
+    write = getattr(setup.cache, method)
+
+    def fail(*args, **kwargs):
+        write(*args, **kwargs)
+        setattr(setup.cache, method, write)
+        raise error
+
+    setattr(setup.cache, method, fail)
+    with pytest.raises(type(error)):
+        setup.store.set_metadata("key" if method == "set_metadata" else "new", {"n": 1})
+    setup.store.flush()
+    assert dict(setup.spy.store.query()) == dict(setup.store.query())
+    assert {"n": 1} in dict(setup.spy.store.query()).values()
+
+
+def test_a_write_that_fails_leaves_nothing_to_upload(setup):
+    class Broken(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() > 2**20:
+                raise OSError("broken")
+            return super().read(size)
+
+    with pytest.raises(OSError, match="broken"):
+        setup.store.set("key", (Broken(bytes(2**21)), {}))
+    assert setup.store.dirty_keys() == []
 
 
 def test_the_later_entry_counts():

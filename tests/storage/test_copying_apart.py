@@ -14,6 +14,8 @@ from encore.storage.copying import copy_store, sync_store
 from encore.storage.dict_memory_store import DictMemoryStore
 from encore.storage.errors import StoreError
 from encore.storage.events import StoreModificationEvent, StoreProgressEvent
+from encore.storage.joined_store import JoinedStore
+from encore.storage.prefix_store import PrefixStore
 from encore.storage.read_only_store import ReadOnlyStore
 from encore.storage.string_value import StringValue
 
@@ -203,10 +205,33 @@ def test_a_cancelled_copy_of_threads_keeps_what_is_complete():
     target.hook = stop
     with pytest.raises(Cancelled) as caught:
         copy_store(source, target, cancel=cancel, workers=2)
-    assert set(caught.value.report.copied) <= set(target.contents) != set(KEYS)
+    assert sorted(caught.value.report.copied) == sorted(target.contents) != KEYS
     assert content(target).items() <= content(source).items()
     assert len(copy_store(source, target).copied) + len(target.contents) >= 20
     assert content(target) == content(source)
+
+
+def test_what_threads_complete_after_the_copy_was_cancelled_is_reported():
+    go_on = threading.Event()
+
+    class Cancel:
+        @property
+        def cancelled(self):
+            if "k01" not in target.contents:
+                return False
+            go_on.set()
+            return True
+
+    def wait(action, key):
+        if action == "set" and key == "k00":
+            assert go_on.wait(DEADLINE)
+
+    target = Far()
+    target.hook = wait
+    with pytest.raises(Cancelled) as caught:
+        copy_store(Far(values()), target, cancel=Cancel(), workers=2)
+    assert "k00" in target.contents
+    assert sorted(caught.value.report.copied) == sorted(target.contents)
 
 
 @pytest.mark.parametrize("workers", [0, -1])
@@ -340,6 +365,29 @@ def test_nothing_is_deleted_after_a_failure(pair):
     assert list(report.failed) == ["b"]
     assert report.deleted == []
     assert target.exists("gone")
+
+
+def test_nothing_is_deleted_from_the_source_where_it_lies_in_the_target():
+    whole = near({"part/a": StringValue(b"a"), "other": StringValue(b"other")})
+    part = PrefixStore(whole, "part/", event_manager=EventManager())
+    assert sync_store(part, whole, delete=True).deleted == ["other"]
+    assert list(whole.keys()) == ["a", "part/a"]
+    assert sync_store(part, whole, delete=True).deleted == []
+
+
+def test_nothing_is_deleted_from_the_source_where_the_target_lies_in_it():
+    whole = near({"a": StringValue(b"a")})
+    part = PrefixStore(JoinedStore([near({}), whole]), "part/", event_manager=EventManager())
+    whole.from_bytes("part/gone", b"")
+    assert sync_store(whole, part, match="[!p]*", delete=True).deleted == []
+    assert list(part.keys()) == ["a", "gone"]
+
+
+def test_two_parts_of_one_store_are_two_stores():
+    whole = near({"a/new": StringValue(b""), "b/gone": StringValue(b"")})
+    one, other = (PrefixStore(whole, name, event_manager=EventManager()) for name in ("a/", "b/"))
+    assert sync_store(one, other, delete=True).deleted == ["gone"]
+    assert list(whole.keys()) == ["a/new", "b/new"]
 
 
 def test_what_comes_meanwhile_is_not_deleted(pair):

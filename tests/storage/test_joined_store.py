@@ -8,7 +8,7 @@ import random
 import tempfile
 import threading
 import unittest
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from unittest import mock
 
@@ -909,6 +909,62 @@ def test_a_long_listing_goes_page_by_page(monkeypatch):
                 first.delete(other)
                 break
     assert found == expected
+
+
+def test_what_was_done_is_told_even_if_the_layers_below_cannot_be_asked(monkeypatch):
+    first, second = (DictMemoryStore(event_manager=EventManager()) for _ in range(2))
+    store = JoinedStore([first, second], event_manager=EventManager())
+    heard = []
+    store.event_manager.connect(StoreModificationEvent, lambda event: heard.append(event.key))
+    asked = []
+
+    def fail(key):
+        if asked:
+            raise OSError("of a store that wraps nothing")
+        return bool(asked.append(key))
+
+    monkeypatch.setattr(second, "exists", fail)
+    store.set_metadata("key", {})
+    assert heard == ["key"]
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_what_one_store_has_committed_is_told_where_another_one_fails(monkeypatch, failing):
+    stores = [DictMemoryStore(event_manager=EventManager()) for _ in range(2)]
+    store = JoinedStore(stores, event_manager=EventManager())
+    stores[1].from_bytes("gone", b"")
+    heard = []
+    store.event_manager.connect(StoreModificationEvent, lambda e: heard.append((e.action, e.key)))
+    monkeypatch.setattr(stores[failing], "_commit", mock.Mock(side_effect=StoreError("full")))
+
+    def change():
+        with store.transaction():
+            store.from_bytes("new", b"")
+            store.delete("gone")
+
+    with pytest.raises(StoreError, match="full"):
+        change()
+    assert heard == ([("delete", "gone")] if failing == 0 else [])
+    assert list(store.keys()) == ([] if failing == 0 else ["gone"])
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_is_moved_from_below_is_not_lost_where_the_first_store_fails(monkeypatch, whole):
+    """Whichever comes between: the source is still there, or the target is."""
+    first, second = (DictMemoryStore(event_manager=EventManager()) for _ in range(2))
+    store = JoinedStore([first, second], event_manager=EventManager())
+    second.from_bytes("key", b"data")
+
+    def fail():
+        raise StoreError("disk full")
+
+    monkeypatch.setattr(first, "_commit", fail)
+    with (
+        pytest.raises(StoreError, match="disk full"),
+        store.transaction("mine") if whole else nullcontext(),
+    ):
+        store.move("key", "other")
+    assert {key: store.to_bytes(key) for key in store.keys()} == {"key": b"data"}  # noqa: SIM118
 
 
 @pytest.mark.parametrize("listing", ["query", "query_keys", "glob", "criteria"])

@@ -22,6 +22,7 @@ from store_kits import (
 from encore.events.event_manager import EventManager
 from encore.storage.dict_memory_store import DictMemoryStore
 from encore.storage.errors import StoreError
+from encore.storage.joined_store import JoinedStore
 from encore.storage.metadata_caching_store import MetadataCachingStore
 from encore.storage.wrapper_store import WrapperStore
 from encore.testing.model import check_store
@@ -179,7 +180,7 @@ def test_a_listing_is_fetched_once_with_all_metadata(setup):
     for number in range(10):
         setup.behind(f"key{number}", n=number % 2)
     assert sorted(setup.store.query_keys()) == [f"key{number}" for number in range(10)]
-    assert setup.asked() == {"query": 1}
+    assert setup.asked() == {"query_keys": 1, "query": 1}
     assert setup.store.get_metadata("key1") == {"n": 1}
     assert sorted(setup.store.query_keys(n=1)) == [f"key{number}" for number in (1, 3, 5, 7, 9)]
     assert dict(setup.store.query(["x"], where={"n": 0}))["key0"] == {}
@@ -207,7 +208,7 @@ def test_a_part_of_a_listing_is_no_reason_to_fetch_it_all(setup):
     list(setup.store.query(n=1))
     assert setup.asked() == {"keys": 2, "glob": 1, "query": 1}
     list(setup.store.keys())
-    assert setup.asked() == {"query": 1}
+    assert setup.asked() == {"query_keys": 1, "query": 1}
 
 
 def test_what_is_written_is_seen_at_once(setup):
@@ -250,7 +251,7 @@ def test_a_listing_of_which_too_much_was_written_is_fetched_again(setup):
         setup.store.from_bytes(f"key{number}", b"")
     setup.asked()
     assert len(list(setup.store.query_keys())) == 150
-    assert setup.asked() == {"query": 1}
+    assert setup.asked() == {"query_keys": 1, "query": 1}
 
 
 def test_so_many_entries_are_kept_and_no_longer_listing():
@@ -260,7 +261,7 @@ def test_so_many_entries_are_kept_and_no_longer_listing():
     for _ in range(2):
         assert len(list(setup.store.query())) == len(list(setup.store.keys())) == 4
     # Once in vain, to learn that.
-    assert setup.asked() == {"query": 3, "keys": 2}
+    assert setup.asked() == {"query_keys": 1, "query": 2, "keys": 2}
     for number in range(4):
         setup.store.get_metadata(f"key{number}")
     setup.asked()
@@ -385,6 +386,18 @@ def test_a_transaction_within_is_not_remembered(setup):
     assert store.get_metadata("key") == dict(store.query())["key"] == {"n": 1}
 
 
+def test_a_transaction_of_a_lower_layer_is_not_remembered():
+    layers = [DictMemoryStore(event_manager=EventManager()) for _ in range(2)]
+    store = MetadataCachingStore(JoinedStore(layers), event_manager=EventManager())
+    store.connect()
+    layers[1].set_metadata("key", {"n": 1})
+    with suppress(ZeroDivisionError), layers[1].transaction("not begun here"):
+        layers[1].set_metadata("key", {"n": 2})
+        assert store.get_metadata("key") == dict(store.query())["key"] == {"n": 2}
+        raise ZeroDivisionError
+    assert store.get_metadata("key") == dict(store.query())["key"] == {"n": 1}
+
+
 def test_a_transaction_within_is_committed_at_a_time_unknown(setup):
     store = setup.store
     setup.behind("key", n=1)
@@ -407,6 +420,31 @@ def test_a_key_that_cannot_be_read_hides_no_other(setup):
 
     setup.spy.hooks = {"get_metadata": fail}
     assert sorted(setup.store.query_keys()) == list(setup.store.keys()) == ["a", "b"]
+
+
+def test_a_key_whose_metadata_are_damaged_is_there(setup, monkeypatch):
+    for key in ("a", "b"):
+        setup.behind(key)
+    query = setup.spy.query
+    monkeypatch.setattr(
+        setup.spy,
+        "query",
+        lambda *args, **kwargs: (i for i in query(*args, **kwargs) if i[0] != "a"),
+    )
+
+    def fail(key):
+        if key == "a":
+            raise StoreError("damaged")
+
+    setup.spy.hooks = {"get_metadata": fail, "get": fail}
+    for _ in range(2):
+        assert list(setup.store.keys()) == sorted(setup.store.query_keys()) == ["a", "b"]
+        assert sorted(setup.store.glob("*")) == ["a", "b"]
+        assert [key for key, _ in setup.store.query()] == ["b"]
+        assert setup.store.exists("a")
+        for method in (setup.store.get, setup.store.get_metadata, setup.store.to_bytes):
+            with pytest.raises(StoreError, match="damaged"):
+                method("a")
 
 
 def test_a_store_that_fails_is_asked_again(setup):

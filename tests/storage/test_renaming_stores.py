@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import ntpath
 import pickle
 import unittest
 
@@ -108,6 +109,13 @@ def test_a_prefix_is_a_namespace(inner):
     assert list(store.keys(limit=1)) == ["b/x"]
     store.delete("x")
     assert not inner.exists("a/x")
+
+
+def test_a_prefix_that_looks_like_a_drive_is_none(inner, monkeypatch):
+    monkeypatch.setattr("os.path.splitdrive", ntpath.splitdrive)
+    store = PrefixStore(inner, "//[a]/*/")
+    store.from_bytes("x", b"")
+    assert list(store.glob("?")) == ["x"]
 
 
 def test_an_empty_prefix_shows_everything(inner):

@@ -480,6 +480,33 @@ def test_a_listing_asks_as_it_comes_to_the_keys(inner):
             call("key5")
 
 
+@pytest.mark.parametrize("given", [{"set", "delete"}, {"set", "delete", "get"}, ALL])
+def test_events_tell_nothing_of_what_may_not_be_read(picky, given):
+    heard = []
+    picky.event_manager.connect(StoreModificationEvent, lambda event: heard.append(event.metadata))
+    picky.set_metadata("secret", {"n": 1})
+    picky.given = frozenset(given)
+    heard.clear()
+    picky.update_metadata("secret", {"m": 2})
+    picky.delete("secret")
+    assert heard == ([{"n": 1, "m": 2}] * 2 if given == ALL else [{}, {}])
+
+
+def test_a_change_is_told_even_if_it_cannot_be_said_what_is_permitted(inner):
+    heard, questions = [], iter([ALL, ALL])
+
+    class Failing(SimpleAuthStore):
+        def check_permissions(self, key=None):
+            return next(questions)
+
+    store = Failing(inner, quick_encoder, event_manager=EventManager())
+    store.event_manager.connect(StoreModificationEvent, lambda event: heard.append(event.metadata))
+    store.add_user("bob", "pw")
+    store.connect(BOB)
+    store.set_metadata("secret", {"n": 1})
+    assert heard == [{}]
+
+
 @pytest.mark.parametrize("given", ["getset", "get exists", None, (), [], "exists"])
 def test_what_is_no_set_of_permissions_permits_nothing(picky, given):
     picky.given = given
