@@ -14,6 +14,8 @@ import pytest
 
 import encore
 from encore import __main__ as cli
+from encore._cli import commands
+from encore._cli.text import pairs_of
 from encore.storage.errors import StoreError
 from encore.storage.filesystem_store import FileSystemStore, init_shared_store
 from encore.storage.sqlite_store import SqliteStore
@@ -413,7 +415,7 @@ def test_put_and_cat_are_byte_exact(run, folder):
     ],
 )
 def test_values_are_json_if_they_parse(text, value):
-    assert cli._pairs([f"x={text}"]) == {"x": value}
+    assert pairs_of([f"x={text}"]) == {"x": value}
 
 
 def test_put_makes_a_file_system_store(run, folder):
@@ -566,16 +568,16 @@ def test_errors_of_any_kind_are_one_line(run, monkeypatch):
         def fail(arguments, error=error):
             raise error
 
-        monkeypatch.setattr(cli, "_info", fail)
-        fail.__name__ = "_info"
+        monkeypatch.setattr(commands, "info", fail)
+        fail.__name__ = "info"
         assert_one_line(run("info", "memory:"), 1, text)
 
 
 def test_interrupted_is_one_line(run, monkeypatch):
-    def _info(arguments):
+    def info(arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_info", _info)
+    monkeypatch.setattr(commands, "info", info)
     assert_one_line(run("info", "memory:"), 130, "interrupted")
 
 

@@ -45,11 +45,12 @@ def _opened(path: str) -> Iterator[BinaryIO]:
 
 
 def writing(
-    path: str | os.PathLike[str] | BinaryIO,
+    path: str | os.PathLike[str] | BinaryIO, mode: int = 0o666
 ) -> AbstractContextManager[Callable[[bytes], object]]:
     """Return a context manager that gives a function that writes to a path or an open file.
 
-    A path is replaced at the end of the block, or kept if the block raises.
+    A path is replaced at the end of the block, or kept if the block raises. `mode` is for a new file,
+    as in ``os.open()``.
     """
     name = _as_path(path, "write")
     if name is None:
@@ -58,7 +59,7 @@ def writing(
         # A raw file may take less than it was given.
         raw = isinstance(path, io.RawIOBase)
         return nullcontext(_writer(path) if raw else path.write)  # type: ignore[union-attr]
-    return _replacing(name)
+    return _replacing(name, mode)
 
 
 @contextmanager
@@ -71,8 +72,11 @@ def _errors_of(path: str) -> Iterator[None]:
 
 
 @contextmanager
-def _replacing(path: str) -> Iterator[Callable[[bytes], object]]:
+def _replacing(path: str, new_mode: int) -> Iterator[Callable[[bytes], object]]:
     import stat
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags, new_mode)
 
     given = path
     with _errors_of(given):
@@ -91,7 +95,7 @@ def _replacing(path: str) -> Iterator[Callable[[bytes], object]]:
     name = f".{os.getpid()}-{os.urandom(6).hex()}.tmp"
     temporary = os.path.join(os.path.dirname(path), name)
     with _errors_of(given):
-        file = open(temporary, "xb", buffering=0)  # noqa: SIM115 - closed before it is renamed
+        file = open(temporary, "xb", 0, opener=opener)  # noqa: SIM115 - closed before it is renamed
     try:
         with file:
             yield _writer(file)

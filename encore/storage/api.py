@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .copying import CopyReport, copy_store, sync_store
     from .dict_memory_store import DictMemoryStore
     from .directory_store import DirectoryStore, LeftOut
+    from .dynamic_url_store import DynamicURLStore
     from .errors import (
         AuthenticationError,
         AuthorizationError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         StoreEvent,
         StoreKeyEvent,
         StoreModificationEvent,
+        StorePollFailedEvent,
         StoreProgressEndEvent,
         StoreProgressEvent,
         StoreProgressStartEvent,
@@ -66,8 +68,10 @@ if TYPE_CHECKING:
     from .renaming_store import RenamingStore
     from .retry_policy import RetryPolicy
     from .retry_store import RetryStore
+    from .server import StoreApplication, UsersFile, serve
     from .simple_auth_store import SimpleAuthStore, make_encoder, sha1_hasher
     from .sqlite_store import SqliteStore
+    from .static_url_store import StaticURLStore
     from .string_value import StringValue
     from .url_value import URLValue
     from .value import Value
@@ -86,6 +90,7 @@ __all__ = [
     "CopyReport",
     "DictMemoryStore",
     "DirectoryStore",
+    "DynamicURLStore",
     "FileLock",
     "FileSystemStore",
     "FileSystemStoreError",
@@ -112,6 +117,8 @@ __all__ = [
     "SharedFileLock",
     "SimpleAuthStore",
     "SqliteStore",
+    "StaticURLStore",
+    "StoreApplication",
     "StoreDeleteEvent",
     "StoreError",
     "StoreEvent",
@@ -120,6 +127,7 @@ __all__ = [
     "StoreMapping",
     "StoreModificationEvent",
     "StoreOSError",
+    "StorePollFailedEvent",
     "StoreProgressEndEvent",
     "StoreProgressEvent",
     "StoreProgressStartEvent",
@@ -133,12 +141,14 @@ __all__ = [
     "StringValue",
     "TemporaryError",
     "URLValue",
+    "UsersFile",
     "Value",
     "WrapperStore",
     "copy_store",
     "init_shared_store",
     "make_encoder",
     "open_store",
+    "serve",
     "sha1_hasher",
     "sync_store",
 ]
@@ -153,13 +163,14 @@ __getattr__, __dir__ = lazy_names(
         "copying": "CopyReport copy_store sync_store",
         "dict_memory_store": "DictMemoryStore",
         "directory_store": "DirectoryStore LeftOut",
+        "dynamic_url_store": "DynamicURLStore",
         "errors": (
             "AuthenticationError AuthorizationError HiddenKeyError IntegrityError "
             "PreconditionError StoreError StoreFullError StoreOSError TemporaryError"
         ),
         "events": (
             "StoreDeleteEvent StoreEvent StoreKeyEvent StoreModificationEvent "
-            "StoreProgressEndEvent StoreProgressEvent StoreProgressStartEvent "
+            "StorePollFailedEvent StoreProgressEndEvent StoreProgressEvent StoreProgressStartEvent "
             "StoreProgressStepEvent StoreSetEvent StoreTransactionEndEvent "
             "StoreTransactionEvent StoreTransactionStartEvent StoreUpdateEvent "
             "StoreUploadFailedEvent"
@@ -181,8 +192,10 @@ __getattr__, __dir__ = lazy_names(
         "opener": "open_store",
         "retry_policy": "RetryPolicy",
         "retry_store": "RetryStore",
+        "server": "StoreApplication UsersFile serve",
         "simple_auth_store": "SimpleAuthStore make_encoder sha1_hasher",
         "sqlite_store": "SqliteStore",
+        "static_url_store": "StaticURLStore",
         "string_value": "StringValue",
         "url_value": "URLValue",
         "value": "Value",

@@ -22,6 +22,7 @@ __all__ = [
     "StoreEvent",
     "StoreKeyEvent",
     "StoreModificationEvent",
+    "StorePollFailedEvent",
     "StoreProgressEndEvent",
     "StoreProgressEvent",
     "StoreProgressStartEvent",
@@ -37,6 +38,17 @@ __all__ = [
 
 class StoreEvent(BaseEvent):
     """Anything that happens in a store."""
+
+
+class StorePollFailedEvent(StoreEvent):
+    """What others have changed could not be found out; it is tried again at the next poll.
+
+    Attributes
+    ----------
+    error : BaseException
+    """
+
+    error: BaseException
 
 
 class StoreTransactionEvent(StoreEvent):

@@ -23,8 +23,8 @@ __all__ = ["open_store"]
 
 # Names that may mean something later; until then a module of the same name must not.
 _RESERVED = frozenset(
-    ("auth", "cache", "checked", "file", "ftp", "hash", "http", "https", "joined", "locking")
-    + ("mount", "mounted", "prefix", "readonly", "retry", "static", "url")
+    ("auth", "cache", "checked", "file", "ftp", "hash", "joined", "locking", "mount", "mounted")
+    + ("prefix", "readonly", "retry", "url")
 )
 
 
@@ -65,6 +65,9 @@ def open_store(
     ``fs:PATH``           the FileSystemStore in a directory
     ``lockfs:PATH``       the LockingFileSystemStore in a directory
     ``dir:PATH``          the DirectoryStore of any directory
+    ``http://HOST/``      the DynamicURLStore of ``http://HOST/keys`` and
+                          ``http://HOST/query``; ``https://HOST/PATH/`` likewise
+    ``static:URL``        the StaticURLStore of ``URL/data/`` and ``URL/index.json``
     ``module:callable``   what the callable of a module returns, called with
                           ``event_manager=`` if it takes that, else without arguments
     ====================  ==================================================================
@@ -84,7 +87,8 @@ def open_store(
     ``retry::STORE``              a RetryStore; ``retry=ATTEMPTS::STORE``
     ============================  ==========================================================
 
-    Paths are made absolute at once.
+    Paths are made absolute at once. A user name and password may stand in a URL
+    (``https://name:password@host/``), though others may see them there.
 
     Parameters
     ----------
@@ -96,7 +100,7 @@ def open_store(
     event_manager : BaseEventManager, optional
     options : mapping of str, optional
         Further arguments of the store's constructor, or of the callable, by their names: all but the
-        path. In a chain they are for the last store. ``open_store('fs:photos', options={'index': True})``
+        path, or URLs. In a chain they are for the last store. ``open_store('fs:photos', options={'index': True})``
 
     Returns
     -------
@@ -182,12 +186,13 @@ def _checked(options: Mapping[str, Any] | None) -> Options:
     return dict(options)
 
 
-def _check_options(name: str, kind: type, arguments: Options, path: str = "path") -> None:
+def _check_options(name: str, kind: type, arguments: Options, *paths: str) -> None:
     """Raise ValueError for an option that the constructor of a store does not take."""
     if len(arguments) == 1:
         # The event manager, as nearly always; looking at the constructor takes a while.
         return
-    known = [each for each in _parameters(kind) if each not in (path, "event_manager", "create")]
+    taken = (*(paths or ("path",)), "event_manager", "create")
+    known = [each for each in _parameters(kind) if each not in taken]
     _refuse([each for each in arguments if each not in (*known, "event_manager")], name, known)
 
 
@@ -297,6 +302,43 @@ def _dir(name: str, path: str, create: bool, arguments: Options) -> AbstractRead
     return DirectoryStore(path, **arguments)
 
 
+def _http(name: str, rest: str, create: bool, arguments: Options) -> AbstractReadOnlyStore:
+    from .dynamic_url_store import DynamicURLStore
+
+    url, shown = _folder_url(name)
+    _check_options(shown, DynamicURLStore, arguments, "base_url", "query_url")
+    return DynamicURLStore(f"{url}keys", f"{url}query", **arguments)
+
+
+def _static(name: str, rest: str, create: bool, arguments: Options) -> AbstractReadOnlyStore:
+    from .static_url_store import StaticURLStore
+
+    url, shown = _folder_url(rest)
+    _check_options(shown, StaticURLStore, arguments, "root_url", "data_path", "query_path")
+    if create:
+        raise _read_only(f"static:{shown}")
+    return StaticURLStore(url, "data/", "index.json", **arguments)
+
+
+def _folder_url(url: str) -> tuple[str, str]:
+    """Return a URL with a slash at its end, and as it may be shown."""
+    from urllib.parse import urlsplit
+
+    from ._http_errors import shown_url
+
+    shown = shown_url(url)
+    try:
+        parts = urlsplit(url)
+        usable = bool(parts.scheme and (parts.hostname or parts.scheme == "file"))
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError(f"{shown!r} names no store: the URL has no host")
+    if "?" in url or "#" in url:
+        raise ValueError(f"{shown!r} names no store: the URL may have no query and no fragment")
+    return url if url.endswith("/") else f"{url}/", shown
+
+
 def _check_exists(path: str) -> None:
     with os_errors():
         os.stat(path)
@@ -308,8 +350,14 @@ _SCHEMES: dict[str, Callable[[str, str, bool, Options], AbstractReadOnlyStore]] 
     "fs": _fs,
     "lockfs": _lockfs,
     "dir": _dir,
+    "http": _http,
+    "https": _http,
+    "static": _static,
 }
-_KNOWN = "memory:, sqlite:PATH, fs:PATH, lockfs:PATH, dir:PATH, module:callable, WRAPPER::STORE"
+_KNOWN = (
+    "memory:, sqlite:PATH, fs:PATH, lockfs:PATH, dir:PATH, http://HOST/, static:URL, module:callable, "
+    "WRAPPER::STORE"
+)
 
 
 def _is_dotted_name(text: str) -> bool:

@@ -4,97 +4,93 @@ from __future__ import annotations
 
 import io
 
+from ._http_errors import http_date, shown_url
 from ._metadata import copy_of, normalise
-from ._streams import as_bytes
-from .errors import StoreError, from_os_error, shown
+from ._streams import BUFFER_SIZE, check_bounds, slice_bounds
+from .errors import StoreError, shown
 from .value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from typing import Any, BinaryIO
     from urllib.request import OpenerDirector
 
+    from ._http import Client
+    from ._http_response import Headers, Response
+
 __all__ = ["URLValue"]
 
+# Who refuses HEAD with one of these may answer GET all the same (signed URLs are for one method).
+_NO_HEAD = frozenset({400, 403, 405, 406, 501})
 
-class _url_errors:
-    """A context manager that turns what urllib raises in its block into a StoreError."""
+# These have all data.
+_WHOLE = frozenset({200, 203})
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+# So many bytes too many are taken rather than asking for the size first.
+_LITTLE = 65536
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if error is None or isinstance(error, StoreError):
-            return
-        from http.client import HTTPException
-
-        if isinstance(error, OSError | HTTPException):
-            close = getattr(error, "close", None)
-            if close is not None:  # an HTTPError is a response besides
-                close()
-            reason = getattr(error, "reason", error)
-            if isinstance(reason, OSError) and reason.errno is not None:
-                raise from_os_error(reason) from error
-            raise StoreError(f"{_shown(self._url)}: {error}") from error
+# No data are longer, and what is longer than this is read as something else by some servers.
+_HUGE = 2**63 - 1
 
 
-def _shown(url: str) -> str:
-    """Return a URL without what may be a secret: what stands before the @, and the query."""
-    from urllib.parse import urlsplit
+class Facts:
+    """What the headers of an answer say of the data."""
 
+    __slots__ = ("_created", "_date", "_modified", "etag", "size")
+
+    def __init__(self, headers: Headers, size: int | None) -> None:
+        self.size = size
+        self.etag = headers.get("ETag")
+        self._date = headers.get("Last-Modified")
+        # Our server says it exactly.
+        self._modified = headers.get("Encore-Modified")
+        self._created = headers.get("Encore-Created")
+
+    # They are read when they are wanted, which takes longer than the rest of a small answer.
+
+    @property
+    def modified(self) -> float | None:
+        return http_date(self._date) if self._modified is None else _number(self._modified)
+
+    @property
+    def created(self) -> float | None:
+        return _number(self._created)
+
+    def _marks(self) -> tuple[str | None, str | None, int | None]:
+        # A cache on the way may make an etag weak.
+        return self.etag and self.etag.removeprefix("W/"), self._modified or self._date, self.size
+
+    @property
+    def version(self) -> tuple[Any, ...] | None:
+        """What is another one when the data are others; None if nothing is."""
+        etag, date, size = self._marks()
+        return (etag,) if etag else (date, size) if date else None
+
+    def agrees_with(self, other: Facts) -> bool:
+        """Whether both may be of the same data."""
+        mine, theirs = self._marks(), other._marks()
+        if mine[0] and theirs[0]:
+            return mine[0] == theirs[0]
+        # Dates are coarse, so the size has to be the same too.
+        pairs = zip(mine[1:], theirs[1:], strict=True)
+        return all(one == other for one, other in pairs if one is not None and other is not None)
+
+
+def _number(text: str | None) -> float | None:
     try:
-        parts = urlsplit(url)
+        number = float(text or "nan")
     except ValueError:
-        return "an invalid URL"
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=host, query=parts.query and "...").geturl()
-
-
-def _length(headers: Any) -> int | None:
-    text = None if headers is None else headers.get("Content-Length")
-    # A server may say anything; int() refuses thousands of digits.
-    return int(text) if text is not None and text.isdecimal() and len(text) < 20 else None
-
-
-class _Body(io.RawIOBase):
-    """The data of a response, which must be all of them."""
-
-    def __init__(self, url: str, response: Any, length: int | None) -> None:
-        super().__init__()
-        self._url = url
-        self._response = response
-        self._missing = length
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if self.closed:
-            raise ValueError("I/O operation on closed file")
-        with _url_errors(self._url):
-            data = as_bytes(self._response.read(len(buffer)), "the response")
-        if self._missing is not None:
-            if not data and self._missing > 0:
-                # http.client does not look when it is asked for a number of bytes.
-                raise StoreError(
-                    f"{_shown(self._url)}: the data end {self._missing} bytes too early"
-                )
-            self._missing -= len(data)
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._response.close()
-        super().close()
+        return None
+    return number if number - number == 0 else None
 
 
 class URLValue(Value):
     """A value whose data are fetched from a URL whenever they are asked for.
+
+    What is said of the data comes with the first answer: of HEAD, if nothing was read before. A
+    range is asked for as one, where the server can do that. Data that were replaced after the first
+    answer are a StoreError.
 
     Parameters
     ----------
@@ -105,6 +101,11 @@ class URLValue(Value):
     timeout : float, optional
         Seconds to wait for the server.
     """
+
+    #: Of the store it comes from, where a missing one is a KeyError.
+    _key: str | None = None
+    _client: Client | None = None
+    _facts: Facts | None = None
 
     def __init__(
         self,
@@ -118,55 +119,289 @@ class URLValue(Value):
             raise TypeError(f"url is a str, not {shown(url)}")
         self.url = url
         self.timeout = timeout
-        self._metadata = {} if metadata is None else normalise(metadata)
+        self._metadata: Mapping[str, Any] = {} if metadata is None else normalise(metadata)
         self._opener = opener
-        self._headers: Any = None
 
     def __repr__(self) -> str:
-        return f"URLValue({_shown(self.url)!r})"
-
-    def _known_headers(self) -> Any:
-        if self._headers is None:
-            self.data.close()
-        return self._headers
-
-    def _header(self, name: str) -> str | None:
-        value: str | None = self._known_headers().get(name)
-        return value
-
-    @property
-    def size(self) -> int | None:  # type: ignore[override]
-        return _length(self._known_headers())
-
-    @property
-    def modified(self) -> float | None:  # type: ignore[override]
-        text = self._header("Last-Modified")
-        if text is None:
-            return None
-        from datetime import timezone
-        from email.utils import parsedate_to_datetime
-
-        try:
-            date = parsedate_to_datetime(text)
-            # HTTP knows no local time.
-            return date.replace(tzinfo=date.tzinfo or timezone.utc).timestamp()
-        except (ValueError, OverflowError):
-            return None
-
-    @property
-    def etag(self) -> str | None:  # type: ignore[override]
-        return self._header("ETag")
-
-    @property
-    def data(self) -> BinaryIO:
-        from urllib.request import urlopen
-
-        open_url = urlopen if self._opener is None else self._opener.open
-        with _url_errors(self.url):
-            response = open_url(self.url, timeout=self.timeout)
-        self._headers = response.headers
-        return io.BufferedReader(_Body(self.url, response, _length(response.headers)))
+        return f"{type(self).__name__}({shown_url(self.url)!r})"
 
     @property
     def metadata(self) -> dict[str, Any]:
         return copy_of(self._metadata)
+
+    # What the server says of the data
+
+    @property
+    def size(self) -> int | None:  # type: ignore[override]
+        return self._known().size
+
+    @property
+    def modified(self) -> float | None:  # type: ignore[override]
+        return self._known().modified
+
+    @property
+    def etag(self) -> str | None:  # type: ignore[override]
+        return self._known().etag
+
+    def _known(self) -> Facts:
+        facts = self._facts
+        if facts is None:
+            with self._request("HEAD", expect=_NO_HEAD) as response:
+                if response.status not in _NO_HEAD:
+                    return self._learn(response, response.size)
+            with self._request("GET") as response:
+                return self._learn(response, response.size)
+        return facts
+
+    def _learn(self, response: Response, size: int | None) -> Facts:
+        found, facts = Facts(response.headers, size), self._facts
+        if facts is not None and not facts.agrees_with(found):
+            raise StoreError(
+                f"{shown_url(self.url)}: the data have changed since they were looked up",
+                key=self._key,
+            )
+        # What one kind of answer leaves out another may have said.
+        if facts is None or (facts.size is None and found.size is not None):
+            self._facts = found
+            return found
+        return facts
+
+    # The data
+
+    @property
+    def data(self) -> BinaryIO:
+        return self._whole(None, None)
+
+    def range(self, start: int | None = None, end: int | None = None) -> BinaryIO:
+        start, end = check_bounds(start, end)
+        facts = self._facts
+        size = None if facts is None else facts.size
+        wanted = _header(start, end, size)
+        if wanted is None:
+            # It cannot be said without the size; or not even with it, as nobody knows that.
+            size = self._known().size
+            wanted = "" if size is None else _header(start, end, size)
+        if wanted == _NOTHING:
+            return io.BytesIO()
+        if not wanted:
+            return self._whole(start, end)
+        assert wanted is not None
+        response = self._request("GET", headers={"Range": f"bytes={wanted}"}, expect=(416,))
+        try:
+            stream = self._cut(response, start, end)
+        except BaseException:
+            response.close()
+            raise
+        # Else the server has sent something that is no answer to this.
+        return self._whole(start, end) if stream is None else stream
+
+    def _cut(self, response: Response, start: int | None, end: int | None) -> BinaryIO | None:
+        """Return the range out of an answer to a request for it; None if it is not in there."""
+        if response.status in _WHOLE:
+            return self._slice(response, start, end)
+        if response.status == 416:
+            response.close()
+            # Not for its word alone: this would be an error that nobody sees.
+            size = self._known().size
+            if size is None or _header(start, end, size) != _NOTHING:
+                return None
+            return io.BytesIO()
+        found = _content_range(response.headers.get("Content-Range"))
+        if response.status == 206 and found is not None:
+            first, last, total = found
+            begin, stop = slice_bounds(start, end, total)
+            facts = self._facts
+            if (
+                first <= begin < stop <= last + 1
+                and response.size in (None, last - first + 1)
+                and (facts is None or facts.size in (None, total))
+            ):
+                self._learn(response, total)
+                if (begin, stop - 1) == (first, last) and response.size is not None:
+                    return _stream(response, response.size)
+                return _part(self.url, response, begin - first, stop - begin)
+        response.close()
+        return None
+
+    def _whole(self, start: int | None, end: int | None) -> BinaryIO:
+        response = self._request("GET")
+        try:
+            if response.status not in _WHOLE:
+                raise StoreError(f"{shown_url(self.url)}: status {response.status}", key=self._key)
+            return self._slice(response, start, end)
+        except BaseException:
+            response.close()
+            raise
+
+    def _slice(self, response: Response, start: int | None, end: int | None) -> BinaryIO:
+        """Return a range of an answer that has all data."""
+        facts = self._learn(response, response.size)
+        size = response.size if response.size is not None else facts.size
+        if size is not None:
+            begin, stop = slice_bounds(start, end, size)
+            if begin == 0 and stop == response.size:
+                return _stream(response, stop)
+            is_all = start is end is None
+            return _part(self.url, response, begin, stop - begin, is_all=is_all)
+        if start is end is None:
+            return _stream(response, None)
+        if (start or 0) >= 0 and (end is None or end >= 0):
+            begin = start or 0
+            return _part(self.url, response, begin, end and max(0, end - begin), is_sure=False)
+        with response:
+            return io.BytesIO(response.read()[start:end])
+
+    def _request(
+        self,
+        method: str,
+        headers: Mapping[str, str] | None = None,
+        expect: Collection[int] = (),
+    ) -> Response:
+        client = self._client
+        if client is None:
+            self._client = client = self._new_client()
+        return client.request(method, self.url, headers=headers, key=self._key, expect=expect)
+
+    def _new_client(self) -> Client:
+        from ._http import Client
+
+        transport: Any
+        if self._opener is None and self.url[:5].lower() == "file:":
+            from ._file_transport import FileTransport
+
+            transport = FileTransport()
+        else:
+            from ._url_transport import URLTransport
+
+            transport = URLTransport(self._opener)
+        return Client(transport, timeout=self.timeout)
+
+
+_NOTHING = "nothing"
+
+
+def _header(start: int | None, end: int | None, size: int | None) -> str | None:
+    """Return how to ask for a range: '' for all data, _NOTHING if it is empty; None without the size."""
+    if size is not None:
+        begin, stop = slice_bounds(start, end, size)
+        if begin == stop:
+            return _NOTHING
+        return "" if stop - begin == size else f"{begin}-{stop - 1}"
+    start = start or 0
+    if start > _HUGE or (end is not None and start >= end and (start < 0) == (end < 0)):
+        return _NOTHING
+    if end is None or end > _HUGE:
+        if start < 0:
+            # More than all is all; but of what is cut at a far end it is not known.
+            return (str(start) if start >= -_HUGE else "") if end is None else None
+        return f"{start}-" if start else ""
+    if end >= 0:
+        return f"{start}-{end - 1}" if start >= 0 else None
+    if end < -_LITTLE:
+        return None
+    if start < -_HUGE:
+        return ""
+    return f"{start}" if start < 0 else f"{start}-" if start else ""
+
+
+def _content_range(text: str | None) -> tuple[int, int, int] | None:
+    """Return the first and the last byte, and how many there are; None if that is not said or makes no sense."""
+    unit, _, rest = (text or "").strip().partition(" ")
+    place, _, total = rest.strip().partition("/")
+    first, _, last = place.partition("-")
+    # int() takes digits of all scripts, underscores and signs, and refuses thousands of digits.
+    for number in (first, last, total):
+        if not number.isascii() or not number.isdigit() or len(number) >= 20:
+            return None
+    found = int(first), int(last), int(total)
+    return found if unit.lower() == "bytes" and found[0] <= found[1] < found[2] else None
+
+
+def _part(
+    url: str,
+    response: Response,
+    skip: int,
+    length: int | None,
+    is_sure: bool = True,
+    is_all: bool = False,
+) -> BinaryIO:
+    return _stream(_Part(url, response, skip, length, is_sure, is_all), length)
+
+
+def _stream(raw: io.RawIOBase, size: int | None) -> BinaryIO:
+    return io.BufferedReader(raw, _LITTLE if size is None else min(_LITTLE, size + 1))
+
+
+class _Part(io.RawIOBase):
+    """A part of the body of a response.
+
+    Parameters
+    ----------
+    url : str
+    response : Response
+    skip : int
+        So many bytes come before.
+    length : int or None
+        So many bytes it has, None for all there are.
+    is_sure : bool
+        Whether it is an error if there are fewer.
+    is_all : bool
+        Whether it is an error if there are more behind.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        response: Response,
+        skip: int,
+        length: int | None,
+        is_sure: bool,
+        is_all: bool,
+    ) -> None:
+        super().__init__()
+        self._url = url
+        self._response = response
+        self._skip = skip
+        self._left = length
+        self._is_sure = is_sure
+        self._is_all = is_all
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        target = memoryview(buffer).cast("B")
+        if self._left is not None:
+            target = target[: self._left]
+        while self._skip and target:
+            passed = len(self._response.read(min(self._skip, _LITTLE)))
+            if not passed:
+                return self._ended()
+            self._skip -= passed
+        count = self._response.readinto(target) if target else 0
+        if not count:
+            return self._ended()
+        if self._left is not None:
+            self._left -= count
+        return count
+
+    def readall(self) -> bytes:
+        # Not in the small steps of RawIOBase.
+        return b"".join(iter(lambda: self.read(BUFFER_SIZE) or b"", b""))
+
+    def _ended(self) -> int:
+        if self._left:
+            if self._is_sure:
+                raise StoreError(
+                    f"{shown_url(self._url)}: the data end {self._left} bytes too early"
+                )
+        elif self._is_all and self._response.read(1):
+            raise StoreError(f"{shown_url(self._url)}: there are more data than there were")
+        return 0
+
+    def close(self) -> None:
+        if not self.closed:
+            self._response.close()
+        super().close()

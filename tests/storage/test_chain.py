@@ -60,7 +60,7 @@ def test_each_wrapper_has_a_name(name, kind):
 
 
 def test_every_wrapper_is_documented():
-    from encore.__main__ import STORES
+    from encore._cli.arguments import STORES
 
     for _, _, usage in _chain.WRAPPERS.values():
         assert f"\n  {usage.replace('POINT:STORE', 'POINT:NEAR')}::STORE " in STORES

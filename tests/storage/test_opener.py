@@ -10,6 +10,7 @@ import pytest
 from encore.events.event_manager import EventManager
 from encore.storage.dict_memory_store import DictMemoryStore
 from encore.storage.directory_store import DirectoryStore
+from encore.storage.dynamic_url_store import DynamicURLStore
 from encore.storage.errors import StoreError, StoreOSError
 from encore.storage.filesystem_store import FileSystemStore, FileSystemStoreError
 from encore.storage.opener import open_store
@@ -181,12 +182,15 @@ def test_a_path_is_a_path_whatever_it_looks_like(folder):
 
 @pytest.mark.parametrize(
     "name",
-    ["", ":", "memory", "x", "x.db", "/etc", "C:\\x", "http://host/x", "http:server"]
+    ["", ":", "memory", "x", "x.db", "/etc", "C:\\x", "httpx://host/x", "ftp://host/"]
     + ["readonly:x", "nothing:", ":nothing", "a b:c", "json:", "json:d-e", "json:1"]
     + ["SQLITE:x", "s3:bucket/x"],
 )
 def test_other_names_are_refused_with_a_list_of_the_known(name):
-    known = "memory:, sqlite:PATH, fs:PATH, lockfs:PATH, dir:PATH, module:callable, WRAPPER::STORE"
+    known = (
+        "memory:, sqlite:PATH, fs:PATH, lockfs:PATH, dir:PATH, http://HOST/, static:URL, "
+        "module:callable, WRAPPER::STORE"
+    )
     with pytest.raises(ValueError, match=known):
         open_store(name)
 
@@ -196,6 +200,43 @@ def test_what_can_be_no_path_is_refused(name, folder):
     with pytest.raises(ValueError, match=name[:4]):
         open_store(name, create=True)
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["http://host/x", "https://[::1]:8080/x/"])
+def test_a_url_is_the_folder_of_the_keys_and_the_query(name):
+    store = open_store(name, create=True, options={"timeout": 5})
+    assert type(store) is DynamicURLStore
+    assert store.base_url == f"{name.rstrip('/')}/keys"
+    assert store.query_url == f"{name.rstrip('/')}/query"
+    assert store._url("a") == f"{name.rstrip('/')}/keys/a"
+
+
+def test_a_login_in_a_url_is_not_shown():
+    name = "https://me:secret@host/x"
+    store = open_store(name)
+    assert store.base_url == "https://host/x/keys"
+    assert store._login == ("me", "secret")
+    for text in (
+        repr(store),
+        _error(name, options={"tmeout": 5}),
+        _error(f"{name}?a=secret"),
+        _error(f"{name}#secret"),
+        _error(f"static:{name}?secret"),
+    ):
+        assert "secret" not in text
+        assert "host" in text
+
+
+def _error(*arguments, **named):
+    with pytest.raises(ValueError, match="no") as caught:
+        open_store(*arguments, **named)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["http:server", "http://", "http:///x", "https://:80/", "static:x"])
+def test_a_url_without_a_host_is_refused(name):
+    with pytest.raises(ValueError, match="no host"):
+        open_store(name)
 
 
 @pytest.mark.parametrize("name", [None, 1, b"memory:"])

@@ -30,6 +30,7 @@ from encore.storage.events import (
     StoreProgressEndEvent,
     StoreProgressStartEvent,
 )
+from encore.storage.joined_store import JoinedStore
 from encore.storage.prefix_store import PrefixStore
 from encore.storage.retry_policy import RetryPolicy, is_temporary
 from encore.storage.retry_store import RetryStore
@@ -1106,6 +1107,16 @@ def test_nothing_is_tried_again_in_a_transaction():
             assert caught.value.attempts == 1
             assert setting.time.slept == []
             assert setting.memory.to_bytes("a") == DATA
+
+
+def test_nothing_is_tried_again_in_a_transaction_of_a_lower_layer():
+    setting = Setting(Flaky)
+    lower = DictMemoryStore(event_manager=EventManager())
+    store = RetryStore(JoinedStore([setting.flaky, lower]), setting.time.policy())
+    setting.fails("exists", timed_out())
+    with lower.transaction(), pytest.raises(TemporaryError):
+        store.exists("key")
+    assert setting.time.slept == []
 
 
 def test_a_stream_does_not_wait_in_a_transaction():

@@ -1,0 +1,276 @@
+"""A server of keys that is one of ours: data and metadata in one request, conditions, queries in JSON."""
+
+from __future__ import annotations
+
+from ._etags import parse_etag
+from ._http_errors import shown_url
+from ._keys import check_key
+from ._metadata import check_depth, dumps
+from ._remote_server import (
+    JSON,
+    RemoteServer,
+    is_conditional,
+    parsed_json,
+    parsed_metadata,
+)
+from ._remote_value import RemoteValue, number_of
+from .errors import StoreError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from ._http import Client
+    from ._http_response import Response
+    from ._remote_server import Metadata, Written
+    from ._request_body import RequestBody
+    from .value import Value
+
+__all__ = ["EncoreServer", "find_server"]
+
+# Data of up to this size come with the metadata.
+_SMALL = 65536
+
+# What a server answers that knows no OPTIONS. The others may be another answer in a moment, or are about
+# who is asking.
+_NOT_OURS = frozenset(range(300, 600)) - {401, 403, 407, 408, 425, 429, 502, 503, 504}
+
+# Longer descriptions are not ours.
+_LONGEST = 1 << 16
+
+_MINIMAL = {"Prefer": "return=minimal"}
+
+_END = b"null\n"
+
+
+def find_server(
+    client: Client,
+    url: Callable[[str, str], str],
+    query_url: str,
+    current: Callable[[], RemoteServer],
+) -> RemoteServer:
+    """Ask a server what it is."""
+    with client.request("OPTIONS", query_url, expect=_NOT_OURS) as response:
+        info = _description(response)
+    if info is None:
+        return RemoteServer(client, url, query_url, current)
+    return EncoreServer(client, url, query_url, current, info)
+
+
+def _description(response: Response) -> dict[str, Any] | None:
+    """Return what our server says of its store; None if it is another one."""
+    import json
+
+    kind = response.headers.get("Content-Type") or ""
+    if response.status != 200 or not kind.startswith("application/json"):
+        return None
+    text = response.read(_LONGEST)
+    while piece := response.read(_LONGEST):
+        text += piece
+        if len(text) > _LONGEST:
+            return None
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict) or content.get("encore") != 1:
+        return None
+    info = content.get("info")
+    return info if isinstance(info, dict) else {}
+
+
+def _believed(info: dict[str, Any]) -> dict[str, Any]:
+    """Return of a description what can be one."""
+    found = {
+        name: info[name]
+        for name in ("readonly", "conditional", "streaming")
+        if isinstance(info.get(name), bool)
+    }
+    if info.get("durable") in ("none", "process", "power"):
+        found["durable"] = info["durable"]
+    limit = info.get("max_key_bytes")
+    if type(limit) is int and limit > 0:
+        found["max_key_bytes"] = limit
+    return found
+
+
+class EncoreServer(RemoteServer):
+    """The server of a store that is connected, if it is one of ours.
+
+    Parameters
+    ----------
+    client, url, query_url, current
+        See RemoteServer.
+    info : dict
+        What it says of its store.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        url: Callable[[str, str], str],
+        query_url: str,
+        current: Callable[[], RemoteServer],
+        info: dict[str, Any],
+    ) -> None:
+        super().__init__(client, url, query_url, current)
+        self.info = _believed(info)
+
+    # Reading
+
+    def metadata(self, key: str) -> tuple[Metadata, Any]:
+        with self.request("GET", key, "metadata") as response:
+            return parsed_metadata(response.read(), response, key), response.headers
+
+    def value(self, key: str) -> Value:
+        with self.request(
+            "GET", key, "value", headers={"Encore-Data-Limit": str(_SMALL)}
+        ) as response:
+            content = response.read()
+        headers = response.headers
+        length = number_of(headers, "Encore-Metadata-Length")
+        size = number_of(headers, "Encore-Data-Length")
+        if length is None or length > len(content):
+            raise StoreError(f"{shown_url(response.url)}: the answer has no metadata", key=key)
+        metadata = parsed_metadata(content[:length], response, key)
+        data: bytes | None = content[length:]
+        if len(content) - length != size:
+            if data:
+                raise StoreError(f"{shown_url(response.url)}: the data are not whole", key=key)
+            # They are large.
+            data = None
+        etag = parse_etag(headers.get("ETag"))
+        return RemoteValue(key, headers, size, etag, metadata, data, self._current)
+
+    # Finding
+
+    def items(
+        self, criteria: Metadata, select: list[str] | None
+    ) -> Iterator[tuple[str, Metadata]]:
+        return self._items({"where": criteria, "select": select})
+
+    def _items(self, query: dict[str, Any]) -> Iterator[tuple[str, Metadata]]:
+        response = self._posted(query)
+        for item, line in self._answers(response):
+            if type(item) is list and len(item) == 2 and type(item[1]) is dict:
+                try:
+                    check_depth(line, item[1])
+                    yield check_key(item[0]), item[1]
+                    continue
+                except (TypeError, ValueError):
+                    pass
+            raise self._nonsense(response)
+
+    def keys(self, criteria: Metadata) -> Iterator[str]:
+        return self._keys({"where": criteria})
+
+    def glob(self, pattern: str) -> Iterator[str]:
+        return self._keys({"glob": pattern})
+
+    def page(self, prefix: str, start_after: str | None, limit: int | None) -> Iterator[str]:
+        # With a start they come in order, even where it is the start of all.
+        return self._keys({"prefix": prefix, "start_after": start_after or "", "limit": limit})
+
+    def _keys(self, query: dict[str, Any]) -> Iterator[str]:
+        response = self._posted({**query, "keys_only": True})
+        for key, _ in self._answers(response):
+            try:
+                yield check_key(key)
+            except (TypeError, ValueError) as error:
+                raise self._nonsense(response) from error
+
+    def _posted(self, query: dict[str, Any]) -> Response:
+        # It changes nothing, whatever the method is called.
+        return self.client.request(
+            "POST",
+            self._query_url,
+            headers=dict(JSON),
+            body=dumps(query).encode("ascii"),
+            safe=True,
+        )
+
+    def _answers(self, response: Response) -> Iterator[tuple[Any, bytes]]:
+        """Yield what each line says, and the line, when all of them are there."""
+        import json
+
+        from ._spool import spooled
+
+        with response:
+            file, size = spooled(response)
+        with file:
+            file.seek(max(0, size - len(_END)))
+            if file.read() != _END:
+                raise StoreError(f"{shown_url(response.url)}: the answer ends too early")
+            file.seek(0)
+            for line in file:
+                try:
+                    item = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise self._nonsense(response) from error
+                if item is None:
+                    break
+                yield item, line
+
+    @staticmethod
+    def _nonsense(response: Response) -> StoreError:
+        return StoreError(f"{shown_url(response.url)}: the answer is none to a query")
+
+    # Writing
+
+    def set(
+        self, key: str, metadata: Metadata, body: RequestBody, headers: dict[str, str]
+    ) -> Written:
+        text = dumps(metadata).encode("ascii")
+        body.put_before(text)
+        headers.update(_MINIMAL)
+        headers["Encore-Metadata-Length"] = str(len(text))
+        with self.upload(key, "value", body, headers) as response:
+            return response.status == 201, metadata
+
+    def set_data(
+        self, key: str, body: RequestBody, headers: dict[str, str], told: bool
+    ) -> Written:
+        if not told:
+            headers.update(_MINIMAL)
+        return self._outcome(self.upload(key, "data", body, headers))
+
+    def set_metadata(
+        self, key: str, metadata: Metadata, headers: dict[str, str], told: bool
+    ) -> Written:
+        with self._send_metadata("PUT", key, metadata, {**headers, **_MINIMAL}) as response:
+            return response.status == 201, metadata
+
+    def update_metadata(
+        self, key: str, metadata: Metadata, headers: dict[str, str], told: bool
+    ) -> Written:
+        wish = {} if told else _MINIMAL
+        return self._outcome(self._send_metadata("POST", key, metadata, {**headers, **wish}))
+
+    def _send_metadata(
+        self, method: str, key: str, metadata: Metadata, headers: dict[str, str]
+    ) -> Response:
+        return self.request(
+            method,
+            key,
+            "metadata",
+            headers={**headers, **JSON},
+            body=dumps(metadata).encode("ascii"),
+            # What is merged twice is there once.
+            safe=not is_conditional(headers),
+        )
+
+    def delete(self, key: str, headers: dict[str, str], told: bool) -> Written:
+        answer = self.removed(key, headers if told else {**headers, **_MINIMAL})
+        return (False, {}) if answer is None else self._outcome(answer)
+
+    def _outcome(self, response: Response) -> Written:
+        """Return what the answer to a write says."""
+        with response:
+            content: Any = None
+            if response.status in (200, 201) and response.size != 0:
+                content = parsed_json(response)
+        if not isinstance(content, dict):
+            return response.status == 201, {}
+        metadata = content.get("metadata")
+        return response.status == 201, metadata if isinstance(metadata, dict) else {}
