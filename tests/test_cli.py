@@ -287,6 +287,51 @@ def test_a_copied_directory_is_told_once(run, tree):
     assert line.startswith("3 keys ('a.txt', 'b.bin', 'sub/c.txt'): the data have another time ")
 
 
+def test_copy_takes_a_number_of_workers(run, tree):
+    assert run("copy", "dir:tree", "sqlite:x.db", "--workers", "1").status == 0
+    for number in ("0", "-1", "many", "9" * 7):
+        assert_one_line(run("copy", "dir:tree", "sqlite:y.db", f"--workers={number}"), 2, "workers")
+    assert not os.path.exists("y.db")
+
+
+def test_sync_makes_the_target_like_the_source(run, tree):
+    run("copy", "dir:tree", "sqlite:x.db")
+    (tree / "a.txt").write_bytes(b"ALPHA")
+    (tree / "b.bin").unlink()
+    would = run("sync", "dir:tree", "sqlite:x.db", "--delete", "--dry-run")
+    assert (would.status, would.out) == (0, "1 copied, 1 skipped, 0 failed, 1 deleted\n")
+    assert run("cat", "sqlite:x.db", "a.txt").out == "alpha"
+    assert run("ls", "sqlite:x.db").out == "a.txt\nb.bin\nsub/c.txt\n"
+    assert run("sync", "dir:tree", "sqlite:x.db").out == "1 copied, 1 skipped, 0 failed\n"
+    assert run("cat", "sqlite:x.db", "a.txt").out == "ALPHA"
+    assert run("ls", "sqlite:x.db").out == "a.txt\nb.bin\nsub/c.txt\n"
+    result = run("sync", "dir:tree", "sqlite:x.db", "--delete", "--quiet")
+    assert (result.status, result.out, result.err) == (0, "", "")
+    assert run("ls", "sqlite:x.db").out == "a.txt\nsub/c.txt\n"
+
+
+def test_sync_keeps_what_does_not_match(run, tree):
+    run("copy", "dir:tree", "sqlite:x.db")
+    (tree / "a.txt").unlink()
+    (tree / "b.bin").unlink()
+    run("sync", "dir:tree", "sqlite:x.db", "--delete", "--match", "*.txt")
+    assert run("ls", "sqlite:x.db").out == "b.bin\nsub/c.txt\n"
+
+
+def test_sync_keeps_what_is_newer_if_told(run, tree):
+    os.utime(tree / "a.txt", (1e9, 1e9))
+    run("put", "sqlite:x.db", "a.txt", str(tree / "sub" / "c.txt"))
+    assert run("sync", "dir:tree", "sqlite:x.db", "--newer").status == 0
+    assert run("cat", "sqlite:x.db", "a.txt").out == "gamma"
+    assert run("sync", "dir:tree", "sqlite:x.db").status == 0
+    assert run("cat", "sqlite:x.db", "a.txt").out == "alpha"
+
+
+def test_a_dry_run_makes_no_target(run, tree):
+    assert_one_line(run("sync", "dir:tree", "sqlite:x.db", "--dry-run"), 1, "x.db")
+    assert not os.path.exists("x.db")
+
+
 def test_copy_takes_options_of_both_stores(run, tree):
     options = ["--target-option", "durability=process", "--target-option", "index=true"]
     assert run("copy", "dir:tree", "fs:x", *options).status == 0

@@ -34,7 +34,8 @@ or one around another:
   metadata-cache[=SECONDS]::STORE  metadata and listings are kept in memory
   joined:FIRST::STORE         two as one; what is written goes to FIRST
   mount=POINT:NEAR::STORE     NEAR under a prefix, before what STORE has there
-put and copy make the database or directory they write to if there is none.
+put, copy and sync make the database or directory they write to if there is
+none, and a cache its own.
 Options are arguments of its constructor, as in --option durability=process;
 their values are JSON (null, true, 5), or else text. In a chain they are for
 the last store.
@@ -52,6 +53,7 @@ examples:
   python -m encore rm fs:journal today
   python -m encore info dir:photos
   python -m encore copy readonly::fs:photos checked::sqlite:safe.db
+  python -m encore sync fs:photos http://backup:8080/ --delete --dry-run
   python -m encore check sqlite:photos.db
   python -m encore serve sqlite:photos.db --readonly --browse
   python -m encore demo
@@ -64,6 +66,13 @@ went well, 1 if something failed, 2 for wrong use.
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise WrongUse(f"{message} (--help says more)")
+
+
+def _count(text: str) -> int:
+    count = int(text) if text.isdecimal() and len(text) < 6 else 0
+    if not count:
+        raise argparse.ArgumentTypeError(f"{text!a} is no number of threads")
+    return count
 
 
 def parser_of_all() -> argparse.ArgumentParser:
@@ -115,15 +124,47 @@ def parser_of_all() -> argparse.ArgumentParser:
         "or too long) is told of and left out; so is what cannot be read, and then the\n"
         "exit status is 1. The files of the target itself are not copied.",
     )
-    copy.add_argument("source", metavar="SOURCE", help="the STORE to read")
-    copy.add_argument("target", metavar="TARGET", help="the STORE to write")
-    copy.add_argument("--overwrite", action="store_true", help="replace other data in the target")
-    copy.add_argument("--match", metavar="GLOB", help="only keys that match: * ? [a-b] [!a]")
+    copy.set_defaults(on_conflict="error")
     copy.add_argument(
-        "--quiet", action="store_true", help="show no progress, and nothing if all went well"
+        "--overwrite",
+        dest="on_conflict",
+        action="store_const",
+        const="overwrite",
+        help="replace other data in the target",
     )
-    for which in ("source", "target"):
-        option(copy, which)
+    sync = command(
+        copying.sync,
+        "make one store like another",
+        "As copy --overwrite does; and with --delete,\n"
+        "keys of the target that the source does not have are deleted, unless anything\n"
+        "has failed: what cannot be read is not known to be gone.",
+    )
+    sync.add_argument("--delete", action="store_true", help="delete what the source has not")
+    sync.add_argument("--dry-run", action="store_true", help="say what would be done, do nothing")
+    sync.set_defaults(on_conflict="overwrite")
+    sync.add_argument(
+        "--newer",
+        dest="on_conflict",
+        action="store_const",
+        const="newer",
+        help="replace only what was modified later in the source",
+    )
+    for made in (copy, sync):
+        made.add_argument("source", metavar="SOURCE", help="the STORE to read")
+        made.add_argument("target", metavar="TARGET", help="the STORE to write")
+        made.add_argument("--match", metavar="GLOB", help="only keys that match: * ? [a-b] [!a]")
+        made.add_argument(
+            "--workers",
+            metavar="N",
+            type=_count,
+            default=4,
+            help="so many threads at most, where a store is far away; 4",
+        )
+        made.add_argument(
+            "--quiet", action="store_true", help="show no progress, and nothing if all went well"
+        )
+        for which in ("source", "target"):
+            option(made, which)
 
     ls = command(
         commands.ls,

@@ -1,9 +1,10 @@
-"""``copy``."""
+"""``copy`` and ``sync``."""
 
 from __future__ import annotations
 
 import os
 from contextlib import nullcontext
+from functools import partial
 
 from . import FAILED, WrongUse, complain, reason_of
 from .stores import opened, writable
@@ -16,14 +17,30 @@ if TYPE_CHECKING:
     from typing import Any
 
     from encore.storage.abstract_store import AbstractStore
+    from encore.storage.copying import CopyReport
 
-__all__ = ["copy"]
+__all__ = ["copy", "sync"]
 
 
 def copy(arguments: argparse.Namespace) -> int:
+    from encore.storage.copying import copy_store
+
+    return _run(copy_store, arguments)
+
+
+def sync(arguments: argparse.Namespace) -> int:
+    from encore.storage.copying import sync_store
+
+    return _run(
+        partial(sync_store, delete=arguments.delete, dry_run=arguments.dry_run),
+        arguments,
+        create=not arguments.dry_run,
+    )
+
+
+def _run(run: Callable[..., CopyReport], arguments: argparse.Namespace, create: bool = True) -> int:
     from encore.events.event_manager import EventManager
     from encore.storage._keys import key_matcher
-    from encore.storage.copying import copy_store
 
     if not arguments.quiet:
         from encore.terminal.progress_display import ProgressDisplay
@@ -31,18 +48,18 @@ def copy(arguments: argparse.Namespace) -> int:
     match = checked_pattern(arguments.match)
     # One of its own: the progress of the whole is shown, not that of each key.
     events = EventManager()
-    on_conflict = "overwrite" if arguments.overwrite else "error"
     with (
         opened(arguments.source, arguments.source_option) as source,
-        writable(arguments.target, arguments.target_option, create=True) as target,
+        writable(arguments.target, arguments.target_option, create=create) as target,
         nullcontext() if arguments.quiet else ProgressDisplay(events),
     ):
         own = _own_files(source, target)
-        report = copy_store(
+        report = run(
             source,
             target,
             match=match if own is None else _all_but(own, match),
-            on_conflict=on_conflict,
+            on_conflict=arguments.on_conflict,
+            workers=arguments.workers,
             event_manager=events,
         )
         left = list(_left_out(source, match))

@@ -99,7 +99,7 @@ def _ssl_context(arguments: argparse.Namespace) -> ssl.SSLContext | None:
 
 
 def _warn(arguments: argparse.Namespace, store: AbstractReadOnlyStore) -> None:
-    from encore.storage._http_server import is_loopback
+    from encore.storage._http_server_address import is_loopback
 
     if is_loopback(arguments.host):
         return
