@@ -48,7 +48,12 @@ setup(
     zip_safe=False,
     # An editable install by a path: type checkers do not find what an import hook finds.
     options={"editable_wheel": {"mode": "compat"}},
-    extras_require={"test": ["pytest"], "docs": ["sphinx"]},
+    extras_require={
+        "test": ["pytest"],
+        # What the stores over HTTP are tested with, where it is there.
+        "peers": ["gunicorn; os_name == 'posix'", "requests", "waitress"],
+        "docs": ["sphinx"],
+    },
     cmdclass={"sdist": SourceDistribution},
     keywords="events key-value store sqlite filesystem progress executor",
     classifiers=[

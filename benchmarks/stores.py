@@ -35,6 +35,7 @@ __all__ = [
     "encore",
     "growing",
     "large",
+    "large_file",
     "mixtures",
     "row",
 ]
@@ -229,7 +230,7 @@ class Library:
         return self._large(way, size, peak)
 
     def _large(self, way: str, size: int, measured: Callable[[Work], float]) -> Measure:
-        file, small = _file(size, self.memory), _file(1000, self.memory)
+        file, small = large_file(size, self.memory), large_file(1000, self.memory)
 
         def measure(count: int) -> float:
             total = 0.0
@@ -251,7 +252,7 @@ class Library:
 
     def parts(self, size: int, way: str = "part") -> Measure:
         """Measure reading 4 KiB in the middle of a large value."""
-        names = {**self.new(), "k": "large", "file": _file(size, self.memory)}
+        names = {**self.new(), "k": "large", "file": large_file(size, self.memory)}
         exec(self.large["from_file"], names)
         names["a"] = size // 2
         if "s" in names and hasattr(names["s"], "get"):
@@ -295,7 +296,7 @@ def _seconds(work: Work) -> float:
 
 
 @cache
-def _file(size: int, memory: bool) -> Path:
+def large_file(size: int, memory: bool) -> Path:
     path, block = scratch(memory) / "file", random.Random(size).randbytes(MIB)
     with path.open("wb") as file:
         for start in range(0, size, MIB):

@@ -26,6 +26,11 @@ PINS = {
     "simplekv": "simplekv==0.14.1",
     "fsspec": "fsspec==2026.9.0",
     "obstore": "obstore==0.12.1",
+    "requests": "requests==2.34.2",
+    "urllib3": "urllib3==2.8.0",
+    "waitress": "waitress==3.0.2",
+    "gunicorn": "gunicorn==27.0.1",
+    "http.server": "http.server",  # which comes with Python
 }
 
 
@@ -41,7 +46,7 @@ def cache() -> Path:
 
 def path_of(subject: str) -> Path | None:
     """The directory from which a subject is imported. It is installed if it is not there."""
-    if subject not in PINS:
+    if "==" not in PINS.get(subject, ""):
         return ROOT if subject == "encore" else None
     target = cache() / str(sys.implementation.cache_tag) / PINS[subject]
     if not target.exists():

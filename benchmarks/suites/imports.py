@@ -84,4 +84,11 @@ ROWS = [
         [_CONTRACT],
         9.7,
     ),
+    row(
+        "StaticURLStore",
+        {"encore.storage.static_url_store": "StaticURLStore"},
+        [_CONTRACT],
+        20,
+        **{"requests": "Session", "urllib3": "PoolManager"},
+    ),
 ]

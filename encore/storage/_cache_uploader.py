@@ -17,7 +17,6 @@ from .events import StoreDeleteEvent, StoreSetEvent, StoreUpdateEvent
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
     from typing import Any
 
     from ._cache_entries import Version
@@ -92,29 +91,24 @@ class Uploader:
             if condition is None:
                 continue
             try:
-                with self._unit(entry):
-                    # A value, not a stream: whoever has to may read it again.
-                    self.store.set(key, CachedValue(entry, None), **condition)
-                    value = self.store.get(key)
+                # A value, not a stream: whoever has to may read it again. In no transaction with what
+                # follows, for which all other uploads would wait.
+                self.store.set(key, CachedValue(entry, None), **condition)
+                value = self.store.get(key)
                 break
             except PreconditionError:
                 continue
         else:
             return self._recognise(key, entry)
         version = version_of(value)
-        return (version if self._is_exclusive(entry) else None), version
-
-    def _unit(self, entry: Entry) -> AbstractContextManager[Any]:
-        """Return what keeps other writers out until it is known which version was made, if that is short."""
-        if self._is_exclusive(entry):
-            return self.store.transaction("upload")
-        from contextlib import nullcontext
-
-        return nullcontext()
-
-    def _is_exclusive(self, entry: Entry) -> bool:
         size = entry.value.size
-        return bool(self.store.info().get("transactional")) and size is not None and size <= SMALL
+        if size is None or size > SMALL or not self.store.info().get("transactional"):
+            # It might be what somebody has written since, and to compare it is not cheap.
+            return None, version
+        if fingerprint(value) == fingerprint_of(entry):
+            return version, version
+        # Somebody has written since, which is a conflict if it is written here as well.
+        return None, {**version, "etag": f"not {version['etag']}"}
 
     def _bases(self, key: str, entry: Entry) -> Iterator[Version | None]:
         """Return versions that may be overwritten: what was there, or what came from here."""

@@ -8,7 +8,7 @@ in transactions, by the thread that calls.
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
-from itertools import islice
+from itertools import filterfalse, islice
 
 from ..events.progress_events import Cancelled
 from ._changes import has_listeners
@@ -57,7 +57,8 @@ class Copier(Transfer):
         self.report = report
 
     def run(self, match: Match, event_manager: BaseEventManager | None) -> None:
-        keys = sorted(self.unless_cancelled(_matching(self.source, match)))
+        found = self.unless_cancelled(_matching(self.source, match))
+        keys = sorted(filterfalse(self.is_targets_own, found) if self.targets_own else found)
         manager = self.target.event_manager if event_manager is None else event_manager
         if not any(
             has_listeners(manager, kind)

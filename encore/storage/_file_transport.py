@@ -119,9 +119,9 @@ def asked_range(text: str, size: int) -> tuple[int, int]:
 
 
 def _path_of(url: str) -> str:
-    """Return the path that a URL names; StoreOSError if what is escaped in it is no name of a file.
+    """Return the path that a URL names; StoreOSError if what is escaped in it is in no name of a file.
 
-    A slash or a dot that is escaped belongs to a key. It separates nothing, and leads nowhere.
+    A slash that is escaped belongs to a key. It separates nothing, so that ``../x`` leads nowhere.
     """
     from urllib.parse import unquote_to_bytes
 
@@ -133,10 +133,8 @@ def _path_of(url: str) -> str:
         if host.lower() not in ("", "localhost"):
             raise StoreError(f"{shown_url(url)}: not on this machine")
     for part in path.split("/"):
-        if "%" in part:
-            name = os.fsdecode(unquote_to_bytes(part))
-            if name in (".", "..") or not _SEPARATORS.isdisjoint(name):
-                raise _absent(shown_url(url))
+        if "%" in part and not _SEPARATORS.isdisjoint(os.fsdecode(unquote_to_bytes(part))):
+            raise _absent(shown_url(url))
     if os.name == "nt":
         from urllib.request import url2pathname
 

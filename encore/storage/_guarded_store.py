@@ -108,7 +108,9 @@ class GuardedStore(WrapperStore):
         try:
             self._hold()
             permissions = self._permissions(key)
-            if permission in permissions and (permission != "get" or "exists" in permissions):
+            # What tells whether there is such a key: all but what is set whatever there is.
+            tells = permission != "set" or method == "update_metadata" or kwargs
+            if permission in permissions and (not tells or "exists" in permissions):
                 return
             if "exists" not in permissions:
                 raise HiddenKeyError(key)
@@ -141,9 +143,10 @@ class GuardedStore(WrapperStore):
 
         return shown
 
-    def _each(self, permission: str, keys: Iterable[str]) -> Iterator[str]:
+    def _each(self, keys: Iterable[str], *permissions: str) -> Iterator[str]:
         for key in keys:
-            self._need(permission, key, "exists", key)
+            for permission in permissions:
+                self._need(permission, key, "exists", key)
             yield key
         self._hold()
 
@@ -346,21 +349,21 @@ class GuardedStore(WrapperStore):
         buffer_size: int = BUFFER_SIZE,
     ) -> None:
         self._need_login("multiset", keys, values, buffer_size)
-        super().multiset(self._each("set", keys), values, buffer_size)
+        super().multiset(self._each(keys, "set"), values, buffer_size)
 
     def multiset_data(
         self, keys: Iterable[str], datas: Iterable[Readable], buffer_size: int = BUFFER_SIZE
     ) -> None:
         self._need_login("multiset_data", keys, datas, buffer_size)
-        super().multiset_data(self._each("set", keys), datas, buffer_size)
+        super().multiset_data(self._each(keys, "set"), datas, buffer_size)
 
     def multiset_metadata(self, keys: Iterable[str], metadatas: Iterable[Metadata]) -> None:
         self._need_login("multiset_metadata", keys, metadatas)
-        super().multiset_metadata(self._each("set", keys), metadatas)
+        super().multiset_metadata(self._each(keys, "set"), metadatas)
 
     def multiupdate_metadata(self, keys: Iterable[str], metadatas: Iterable[Metadata]) -> None:
         self._need_login("multiupdate_metadata", keys, metadatas)
-        super().multiupdate_metadata(self._each("set", keys), metadatas)
+        super().multiupdate_metadata(self._each(keys, "exists", "set"), metadatas)
 
     def copy(self, source: str, target: str) -> None:
         check_key(target)

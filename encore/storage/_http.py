@@ -160,7 +160,6 @@ class Client:
         attempts = Attempts(self._policy, self, _always)
         was_stale = repeated = False
         while True:
-            failure: Any
             try:
                 response = self._follow(method, url, headers, body, expect, deadline)
                 if not 200 <= response.status < 300 and response.status not in expect:
@@ -169,21 +168,32 @@ class Client:
                     deadline = clock() + self._timeout
                 return self._prepared(response, headers, whole, limit, deadline)
             except Exception as error:
-                failure = error
-            if source is not None and source.error is not None:
-                raise source.error
-            may_repeat = (safe or getattr(failure, "happened", None) is False) and (
-                source is None or source.may_repeat
-            )
-            if may_repeat and not was_stale and isinstance(failure, StaleConnectionError):
-                # The next connection is a new one, and nobody has done anything wrong.
-                was_stale = True
-            elif not attempts.again(failure, may_repeat):
-                failure.repeated = repeated
-                raise failure
-            if source is not None and not source.again():
-                raise failure
-            repeated = repeated or may_have_happened(failure)
+                facts: Any = error
+                if source is not None and source.error is not None:
+                    if source.error is error:
+                        raise
+                    # The transport has made something else of it.
+                    break
+                may_repeat = (safe or getattr(error, "happened", None) is False) and (
+                    source is None or source.may_repeat
+                )
+                is_stale = isinstance(error, StaleConnectionError)
+                if may_repeat and is_stale and not was_stale:
+                    # The next connection is a new one, and nobody has done anything wrong.
+                    was_stale = True
+                elif attempts.again(error, may_repeat):
+                    was_stale = False
+                else:
+                    facts.repeated = repeated
+                    raise
+                if source is not None and not source.again():
+                    raise
+                repeated = repeated or may_have_happened(error)
+            finally:
+                # Else what is raised would refer to itself.
+                facts = None
+        assert source is not None
+        raise source.taken_error()
 
     def _follow(
         self,

@@ -5,8 +5,6 @@ Of a handler only its passwords are used, as urllib's own know neither SHA-256 n
 
 from __future__ import annotations
 
-import re
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,11 +22,11 @@ if TYPE_CHECKING:
         def header(self, method: str, target: str) -> str: ...
 
 
-_PART = re.compile(
+# A name, and what it is set to if it is no scheme.
+_PART = (
     r"[\s,]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)"
     r"(?:[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s,\"]*)))?"
 )
-_QUOTED = re.compile(r"\\(.)")
 
 # What is read of a challenge.
 _LONGEST = 8192
@@ -39,11 +37,14 @@ _ALGORITHMS = {"SHA-512-256": "sha512_256", "SHA-256": "sha256", "MD5": "md5"}
 
 def challenges(text: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield the schemes of a WWW-Authenticate header, in lower case, with their parameters."""
+    import re
+
+    part = re.compile(_PART)
     scheme = ""
     parameters: dict[str, str] = {}
     position = 0
     text = text[:_LONGEST]
-    while match := _PART.match(text, position):
+    while match := part.match(text, position):
         position = match.end()
         name, quoted, plain = match.groups()
         if quoted is None and plain is None:
@@ -51,7 +52,7 @@ def challenges(text: str) -> Iterator[tuple[str, dict[str, str]]]:
                 yield scheme, parameters
             scheme, parameters = name.lower(), {}
         else:
-            value = plain if quoted is None else _QUOTED.sub(r"\1", quoted)
+            value = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
             parameters.setdefault(name.lower(), value)
     if scheme:
         yield scheme, parameters
@@ -125,10 +126,8 @@ class Digest:
         self._numbers = count(1)
 
     def header(self, method: str, target: str) -> str:
-        import os
-
         number = f"{next(self._numbers):08x}"
-        client = os.urandom(12).hex()
+        client = _new_number()
         secret = self._secret
         if self._is_session:
             secret = self._hash(f"{secret}:{self._nonce}:{client}")
@@ -141,7 +140,7 @@ class Digest:
             f'username="{_quote(_bytes_of(self._user))}"',
             f'realm="{_quote(self._realm)}"',
             f'nonce="{_quote(self._nonce)}"',
-            f'uri="{target}"',
+            f'uri="{_quote(target)}"',
             f'response="{response}"',
         ]
         if self._algorithm is not None:
@@ -153,6 +152,13 @@ class Digest:
         if self._has_qop or self._is_session:
             parts.append(f'cnonce="{client}"')
         return "Digest " + ", ".join(parts)
+
+
+def _new_number() -> str:
+    """Return what nobody knows beforehand."""
+    import os
+
+    return os.urandom(16).hex()
 
 
 def _quote(text: str) -> str:

@@ -257,7 +257,9 @@ class HTTPTransport:
             before.close()
         elif len(kept.connections) >= _MOST_KEPT:
             kept.close()
-        kept.connections[connection.key] = connection
+        if kept.connections.setdefault(connection.key, connection) is not connection:
+            # A finalizer has come in between that gave one back too.
+            connection.close()
         if connection.generation is not self._generation:
             # Another thread has closed the transport meanwhile.
             kept.close()

@@ -32,6 +32,9 @@ _NOT_DONE = frozenset({408, 425, 429})
 # RFC 9110, 15.6.2 and 15.6.6: what a server cannot do it will not do later.
 _NEVER = frozenset({501, 505})
 
+# What OpenSSL says, before and since its version 3.2, of what is no TLS.
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
+
 # What our server says in "kind", where that says more than the status.
 _KINDS: dict[str, type[Exception]] = {
     kind.__name__: kind
@@ -48,6 +51,10 @@ _KINDS: dict[str, type[Exception]] = {
 
 class BrokenConnectionError(StoreOSError, TemporaryError):
     """A connection could not be made, or broke."""
+
+
+class NoRoomError(StoreOSError, StoreFullError):
+    """The server has no room; as where the disk is here, it is an OSError with ENOSPC too."""
 
 
 class StaleConnectionError(BrokenConnectionError):
@@ -75,9 +82,11 @@ def broken(
         reason = getattr(error, "verify_message", "") or "not valid"
         return _with(StoreError(f"{where}: the certificate is refused: {reason}"), happened)
     elif kind == "SSLError":
-        return _with(
-            StoreError(f"{where}: {getattr(error, 'reason', None) or 'TLS failed'}"), happened
-        )
+        reason = getattr(error, "reason", None) or "for an unknown reason"
+        text = f"{where}: TLS failed: {reason.replace('_', ' ').lower()}"
+        if reason in _NO_TLS:
+            text += ", as of a server that speaks plain HTTP"
+        return _with(StoreError(text), happened)
     elif kind == "gaierror":
         # Its numbers are not those of errno.
         text = f"{where}: {error.strerror or 'unknown host'}"
@@ -122,6 +131,9 @@ def shown_url(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:
         return "an invalid URL"
+    if not parts.scheme and "@" in parts.path:
+        # Something that was meant to be a URL.
+        return "..." + parts.path.rpartition("@")[2]
     host = parts.netloc.rpartition("@")[2]
     return parts._replace(netloc=host, query=parts.query and "...", fragment="").geturl()
 
@@ -178,7 +190,7 @@ def _error_of(response: Response, key: str | None, said: dict[str, Any]) -> Exce
     if status == 412:
         return PreconditionError(text, key=key)
     if status == 507:
-        return StoreFullError(text, key=key)
+        return NoRoomError(errno.ENOSPC, text, key=key)
     if status == 501 and kind is NotImplementedError:
         return NotImplementedError(text)
     if status == 400 and kind in (TypeError, ValueError):

@@ -51,14 +51,17 @@ def exchange(
         connection.send_bytes(head)
         if wait is not None and connection.has_arrived(wait):
             early, asked = _next_head(connection), True
-        for piece in request.pieces():
-            if early is None and connection.has_arrived():
-                early = _next_head(connection)
-            if early is not None and early[1] >= 300:
-                # It does not want the rest.
-                return _settled(connection, early, False), asked
-            connection.begin(timeout)
-            connection.send_bytes(piece)
+        if not _is_refusal(early):
+            for piece in request.pieces():
+                if early is None and connection.has_arrived():
+                    early = _next_head(connection)
+                    if _is_refusal(early):
+                        break
+                connection.begin(timeout)
+                connection.send_bytes(piece)
+        if early is not None and _is_refusal(early):
+            # It does not want the rest.
+            return _settled(connection, early, False), asked
     except UnsentError as error:
         if error.errno == errno.ETIMEDOUT:
             raise
@@ -73,6 +76,10 @@ def exchange(
             raise error from None
     connection.begin(timeout)
     return _settled(connection, early or _answer(connection), True), asked
+
+
+def _is_refusal(answer: Answer | None) -> bool:
+    return answer is not None and answer[1] >= 300
 
 
 def _settled(connection: Connection, answer: Answer, is_sent: bool) -> Answer:

@@ -46,6 +46,12 @@ class Source:
             self.error = error
             raise
 
+    def taken_error(self) -> BaseException:
+        """Return what it has raised, once."""
+        error, self.error = self.error, None
+        assert error is not None
+        return error
+
     def __iter__(self) -> Iterator[bytes]:
         return iter(lambda: self.read(PIECE), b"")
 

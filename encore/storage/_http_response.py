@@ -142,7 +142,7 @@ class Response(io.RawIOBase):
     def _take(self, size: int, read: Callable[[int], Any]) -> Any:
         """Return what read(size) returns; what is wrong with it is so for ever."""
         if self._failure is not None:
-            raise self._failure
+            raise _copy(self._failure)
         try:
             if self._timeout is not None:
                 self._body.renew(self._timeout)  # type: ignore[union-attr]
@@ -157,7 +157,8 @@ class Response(io.RawIOBase):
                 if self._room < 0:
                     raise self._too_large()
         except StoreError as error:
-            self._failure = error
+            self._failure = _copy(error)
+            self._body.close()  # type: ignore[union-attr]
             raise
         return data
 
@@ -255,6 +256,13 @@ class Response(io.RawIOBase):
         if body is not None:
             body.close()
         super().close()
+
+
+def _copy(error: StoreError) -> StoreError:
+    """Return an exception without its traceback, which refers to whatever was under way."""
+    from copy import copy
+
+    return copy(error)
 
 
 class Loaded:

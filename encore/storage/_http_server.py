@@ -15,11 +15,11 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, contextmanager
-from functools import partial
 
-from ._http_server_answer import plain_answer
+from ._http_server_address import listen
 from ._http_server_connection import ERRORS, Connection
-from .errors import StoreOSError, shown
+from ._http_server_refusals import Refusals
+from .errors import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
 
     Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-__all__ = ["Server", "is_loopback", "serve_application"]
-
-# How many connections the system keeps until they are accepted; it may have a limit of its own.
-_BACKLOG = 1024
+__all__ = ["Server", "serve_application"]
 
 # What accept() says where it is the server that lacks something.
 _LACKING = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -46,9 +43,9 @@ _SPARE = 10.0
 # A connection that never had a request may be one of a moment ago.
 _FRESH = 1.0
 
-# Connections for which there is no thread are told so, and then closed by and by.
-_REFUSED = 100
-_REFUSED_LINGER = 1.0
+# How long clients wait for a thread before they are refused, and how often it is looked for one.
+_HOLD = 0.5
+_LOOK = 0.01
 
 # How often the log is told that there is too much to do.
 _WARN_EVERY = 1.0
@@ -126,14 +123,15 @@ class Server:
         #: Threads that wait for a connection, without those that one in the queue is for.
         self._spare = 0
         self._queue: queue.SimpleQueue[Connection | None] = queue.SimpleQueue()
-        #: Sockets of clients that were refused, and until when they are kept.
-        self._refused: dict[socket.socket, float] = {}
-        #: When to accept again, after there was no descriptor left; 0 otherwise.
+        #: When to look for clients again, while that makes no sense; 0 otherwise.
         self._resume = 0.0
+        #: The client that waits for a thread, and since when there is always one who does.
+        self._held: tuple[socket.socket, Any] | None = None
+        self._full_since: float | None = None
         self._warned = -_WARN_EVERY
         self._thread: threading.Thread | None = None
         self._has_run = False
-        self._listener = _listen(host, port)
+        self._listener = listen(host, port)
         self._wake_out, self._wake_in = socket.socketpair()
         for sock in (self._listener, self._wake_out, self._wake_in):
             sock.setblocking(False)
@@ -198,6 +196,7 @@ class Server:
                 raise RuntimeError("a server runs once")
             self._has_run = True
         with selectors.DefaultSelector() as selector:
+            self._refusals = Refusals(selector, self.clock)
             selector.register(self._wake_out, selectors.EVENT_READ, self._drain_wakes)
             self._watch(selector)
             try:
@@ -205,6 +204,7 @@ class Server:
                     self._step(selector, None)
                 return self._end(selector)
             finally:
+                self._refusals.close()
                 self._close()
 
     def request_stop(self, grace: float | None = None) -> None:
@@ -234,21 +234,20 @@ class Server:
 
     def _step(self, selector: selectors.BaseSelector, timeout: float | None) -> None:
         """Wait for what happens next, and deal with it."""
-        now = self.clock()
-        ends = [*self._refused.values(), *((self._resume,) if self._resume else ())]
-        if ends:
-            until = max(0.0, min(ends) - now)
-            timeout = until if timeout is None else min(until, timeout)
+        end = self._refusals.next_end()
+        if self._resume:
+            end = self._resume if end is None else min(end, self._resume)
+        if end is not None:
+            left = max(0.0, end - self.clock())
+            timeout = left if timeout is None else min(left, timeout)
         for key, _ in selector.select(timeout):
             key.data(selector)
-        now = self.clock()
-        for sock, end in list(self._refused.items()):
-            if end > now:
-                break
-            self._forget(selector, sock)
-        if self._resume and self._resume <= now and not self.is_stopping:
+        self._refusals.close_old()
+        if self._resume and self._resume <= self.clock() and not self.is_stopping:
             self._resume = 0.0
             self._watch(selector)
+            if self._held is not None:
+                self._accept(selector)
 
     def _watch(self, selector: selectors.BaseSelector) -> None:
         selector.register(self._listener, selectors.EVENT_READ, self._accept)
@@ -256,17 +255,38 @@ class Server:
     def _accept(self, selector: selectors.BaseSelector) -> None:
         # Not without end: there is more to do.
         for _ in range(self._max_connections):
+            client, self._held = self._held, None
+            if client is None:
+                client = self._accept_one(selector)
+                if client is None:
+                    return
+            if self._admit(*client):
+                self._full_since = None
+                continue
+            now = self.clock()
+            if self._full_since is None:
+                self._full_since = now
+            if now - self._full_since < _HOLD:
+                # The others can wait in the queue of the system.
+                self._held = client
+                self._pause(selector, _LOOK)
+                return
+            self._refuse(client[0])
+
+    def _accept_one(self, selector: selectors.BaseSelector) -> tuple[socket.socket, Any] | None:
+        """Return the next client, None if there is none now."""
+        while True:
             try:
                 sock, address = self._listener.accept()
             except BlockingIOError:
-                return
+                self._full_since = None
+                return None
             except OSError as error:
                 if error.errno in _LACKING:
                     self._warn("no connection can be accepted: %s", error)
                     self._end_a_waiting_one()
-                    selector.unregister(self._listener)
-                    self._resume = self.clock() + _PAUSE
-                    return
+                    self._pause(selector, _PAUSE)
+                    return None
                 # A client that is gone already, or trouble of its network (accept(2)).
                 _log.debug("a connection was not accepted: %s", error)
                 continue
@@ -275,9 +295,15 @@ class Server:
             except OSError:
                 sock.close()
                 continue
-            self._admit(selector, sock, address)
+            return sock, address
 
-    def _admit(self, selector: selectors.BaseSelector, sock: socket.socket, address: Any) -> None:
+    def _pause(self, selector: selectors.BaseSelector, seconds: float) -> None:
+        """Accept nobody for a while; the system keeps those who come."""
+        selector.unregister(self._listener)
+        self._resume = self.clock() + seconds
+
+    def _admit(self, sock: socket.socket, address: Any) -> bool:
+        """Give a client to a thread; return whether there is one for it."""
         connection = Connection(self, sock, address)
         with self._lock:
             is_taken = self._spare > 0
@@ -292,7 +318,7 @@ class Server:
             )
             try:
                 thread.start()
-                return
+                return True
             except RuntimeError as error:
                 self._warn("no thread can be started: %s", error)
                 with self._lock:
@@ -304,8 +330,7 @@ class Server:
                 self._spare -= 1
         if is_taken:
             self._queue.put(connection)
-        else:
-            self._refuse(selector, sock)
+        return is_taken
 
     def _end_a_waiting_one(self) -> bool:
         """End the connection that has waited longest for a request; return whether there was one."""
@@ -317,40 +342,13 @@ class Server:
                 return True
         return False
 
-    def _refuse(self, selector: selectors.BaseSelector, sock: socket.socket) -> None:
+    def _refuse(self, sock: socket.socket) -> None:
         self._warn("there are %d connections already", self._max_connections)
-        if self.ssl_context is not None:
+        if self.ssl_context is None:
+            self._refusals.add(sock)
+        else:
             # The handshake would have to be waited for.
             sock.close()
-            return
-        while len(self._refused) >= _REFUSED:
-            self._forget(selector, next(iter(self._refused)))
-        sock.setblocking(False)
-        try:
-            sock.send(plain_answer(503, "too many connections", "Retry-After: 1"))
-            sock.shutdown(socket.SHUT_WR)
-            selector.register(sock, selectors.EVENT_READ, partial(self._read_refused, sock))
-        except OSError:
-            sock.close()
-            return
-        self._refused[sock] = self.clock() + _REFUSED_LINGER
-
-    def _read_refused(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
-        if sock not in self._refused:
-            return
-        try:
-            if sock.recv(65536):
-                return
-        except BlockingIOError:
-            return
-        except OSError:
-            pass
-        self._forget(selector, sock)
-
-    def _forget(self, selector: selectors.BaseSelector, sock: socket.socket) -> None:
-        del self._refused[sock]
-        selector.unregister(sock)
-        sock.close()
 
     def _warn(self, message: str, *args: object) -> None:
         # Clients must not be able to fill a disk.
@@ -410,6 +408,8 @@ class Server:
             selector.unregister(self._listener)
         self._resume = 0.0
         self._listener.close()
+        if self._held is not None:
+            self._held[0].close()
         for connection in list(self.waiting):
             if self.waiting.pop(connection, None) is not None:
                 connection.wake()
@@ -448,9 +448,8 @@ class Server:
 
     def _close(self) -> None:
         self.is_stopping = True
-        for sock in (self._listener, self._wake_in, self._wake_out, *self._refused):
+        for sock in (self._listener, self._wake_in, self._wake_out):
             sock.close()
-        self._refused.clear()
 
 
 def serve_application(
@@ -486,17 +485,6 @@ def serve_application(
             return server.run()
     finally:
         server.stop()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this computer can reach a server at an address."""
-    from ipaddress import ip_address
-
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        # A name: any other one may stand for anything.
-        return host == "localhost"
 
 
 @contextmanager
@@ -542,44 +530,3 @@ def _check(
         # Written so that NaN is refused, and what no system call takes.
         if not (0 if name == "grace" else 0.001) <= value <= 1e6:
             raise ValueError(f"{name} is a number of seconds, not {value}")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens at the first address of a host that can be had."""
-    where = f"{f'[{host}]' if ':' in host else host}:{port}"
-    try:
-        addresses = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except (OSError, UnicodeError) as error:
-        raise _refused_address(error, where) from error
-    # Where a name has both, clients try IPv6 first and fall back; all can speak IPv4.
-    addresses.sort(key=lambda address: address[0] != socket.AF_INET)
-    refused: OSError | None = None
-    for family, kind, protocol, _, address in addresses:
-        sock = None
-        try:
-            sock = socket.socket(family, kind, protocol)
-            if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-            else:
-                # Of connections that have ended the port stays taken for a while otherwise.
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6 and address[0] == "::" and hasattr(socket, "IPV6_V6ONLY"):
-                # IPv4 too.
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            sock.bind(address)
-            sock.listen(_BACKLOG)
-            return sock
-        except OSError as error:
-            if sock is not None:
-                sock.close()
-            refused = refused or error
-    refused = refused or OSError(errno.EADDRNOTAVAIL, "there is no such address")
-    raise _refused_address(refused, where) from refused
-
-
-def _refused_address(error: OSError | UnicodeError, where: str) -> StoreOSError:
-    if isinstance(error, UnicodeError) or error.errno is None:
-        return StoreOSError(errno.EADDRNOTAVAIL, "this is no address", where)
-    return StoreOSError(error.errno, error.strerror, where)

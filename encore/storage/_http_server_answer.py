@@ -286,6 +286,7 @@ _OWN = {
     413: ("Content Too Large", "ValueError"),
     414: ("URI Too Long", "ValueError"),
     417: ("Expectation Failed", "ValueError"),
+    426: ("Upgrade Required", "StoreError"),
     431: ("Request Header Fields Too Large", "ValueError"),
     500: ("Internal Server Error", "StoreError"),
     501: ("Not Implemented", "NotImplementedError"),

@@ -151,18 +151,20 @@ class RequestBody:
         return piece
 
     def _take(self, size: int) -> bytes:
-        channel = self._channel
-        if self._ask is not None:
-            ask, self._ask = self._ask, None
-            if not channel.has_data:
-                ask()
         try:
-            piece = channel.take(size)
+            self._ask_for_it()
+            piece = self._channel.take(size)
         except OSError as error:
             self._broke(error)
         if not piece:
             self._fail("the body ends too early")
         return piece
+
+    def _ask_for_it(self) -> None:
+        ask, self._ask = self._ask, None
+        # A client that sends already has not waited.
+        if ask is not None and not self._channel.has_data:
+            ask()
 
     def _broke(self, error: OSError) -> NoReturn:
         if isinstance(error, TimeoutError):
@@ -231,11 +233,8 @@ class ChunkedBody(RequestBody):
             self._fail("there is too much between the chunks")
 
     def _line(self) -> bytes:
-        if self._ask is not None:
-            ask, self._ask = self._ask, None
-            if not self._channel.has_data:
-                ask()
         try:
+            self._ask_for_it()
             line = self._channel.take_line(_LINE)
         except OSError as error:
             self._broke(error)

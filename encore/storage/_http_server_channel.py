@@ -14,6 +14,7 @@ __all__ = ["Channel", "interrupt"]
 
 # What is read at once where it is not known how much there is.
 _RECEIVE = 65536
+_LITTLE = 8192
 # The most that is received, or sent, with one call. TLS takes the whole of it, or times out.
 _MOST = 262144
 _MOST_SENT = 131072
@@ -96,9 +97,10 @@ class Channel:
             self._receiving = min(self.timeout, patience - waited + len(data) / rate)
         return data
 
-    def fill(self, rate: float = MIN_RATE) -> bool:
-        """Receive something into the buffer; return False at the end."""
-        data = self.receive(rate=rate)
+    def fill(self) -> bool:
+        """Receive a little into the buffer; return False at the end."""
+        # What belongs to a large chunk is better received by itself, without the buffer.
+        data = self.receive(_LITTLE)
         self._data = self._data[self._at :] + data
         self._at = 0
         return bool(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from _thread import allocate_lock
 
 from ._http_server_answer import Answer, Disconnected, plain_answer
@@ -12,7 +13,6 @@ from ._http_server_head import MAX_HEAD, RequestError, RequestHead, check_beginn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from typing import Any
 
     from ._http_server import Server
@@ -79,8 +79,8 @@ class Connection:
     def serve(self) -> None:
         """Answer requests until the client or the server has enough."""
         try:
-            self._start()
-            while self._serve_one() and not self._server.is_stopping:
+            is_ready = self._start()
+            while is_ready and self._serve_one() and not self._server.is_stopping:
                 self.is_kept = True
         except (OSError, Disconnected) as error:
             _log.debug("%r: %s", self, error)
@@ -105,11 +105,19 @@ class Connection:
                 # What could not be sent is lost.
                 pass
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        """Get ready; return whether there may be a request."""
         server = self._server
         sock = self._sock
         if server.ssl_context is not None:
             sock.settimeout(server.timeout)
+            # TLS begins with the type of a record, HTTP with the name of a method: to that no handshake
+            # would be an answer.
+            if sock.recv(1, socket.MSG_PEEK).isalpha():
+                self._channel = Channel(sock, server.timeout, server.clock)
+                # RFC 9110, 15.5.22
+                self._refuse(426, "this server speaks HTTPS", "", "Upgrade: TLS/1.2, HTTP/1.1")
+                return False
             with self._lock:
                 # It is another object from now on.
                 sock = self._sock = server.ssl_context.wrap_socket(
@@ -119,6 +127,7 @@ class Connection:
         self._channel = Channel(sock, server.timeout, server.clock)
         host, port = self._address[:2]
         self._environ = {**server.environ, "REMOTE_ADDR": host, "REMOTE_PORT": str(port)}
+        return True
 
     # A request
 
@@ -201,7 +210,13 @@ class Connection:
     def _answer(self, head: RequestHead) -> bool:
         channel = self._channel
         server = self._server
-        ask = self._ask if head.expects_continue else None
+
+        def ask_for_body() -> None:
+            # In the middle of an answer it would be taken for a part of that.
+            if not answer.has_begun:
+                channel.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+        ask = ask_for_body if head.expects_continue else None
         if head.length is None:
             body: RequestBody = ChunkedBody(channel, ask)
         else:
@@ -264,9 +279,6 @@ class Connection:
             self._linger()
         return False
 
-    def _ask(self) -> None:
-        self._channel.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-
     def _drain(self, body: RequestBody) -> bool:
         """Read what the application has left of a body; return whether that was all."""
         if body.unread:
@@ -276,10 +288,10 @@ class Connection:
                 return False
         return True
 
-    def _refuse(self, status: int, message: str, method: str = "") -> None:
+    def _refuse(self, status: int, message: str, method: str = "", *fields: str) -> None:
         # StoreApplication logs what it answers, the server what never comes to it.
         _log.info("%s refused: %d, %s", self._address[0], status, message)
-        self._channel.send(plain_answer(status, message, has_body=method != "HEAD"))
+        self._channel.send(plain_answer(status, message, *fields, has_body=method != "HEAD"))
         self._linger()
 
     def _linger(self) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import os
 from io import UnsupportedOperation
-from types import SimpleNamespace
 
 from ._http_errors import shown_url
 from ._http_response import Headers, Response
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SessionTransport"]
 
-_FOLLOWED = frozenset(("GET", "HEAD"))
+_FOLLOWED = frozenset(("GET", "HEAD", "OPTIONS"))
 
 # What requests and urllib3 raise for connections that could not be made, so that nothing was sent, and
 # for those that broke.
@@ -113,6 +112,8 @@ class SessionTransport:
     def _send_prepared(
         self, method: str, url: str, headers: dict[str, str], body: Any, timeout: float
     ) -> Any:
+        from types import SimpleNamespace
+
         session = self._session
         prepared = session.prepare_request(
             # All that it asks of a requests.Request.
@@ -191,12 +192,17 @@ def _is_below(one: type, other: type) -> bool:
 
 def _with_path_of(url: str, prepared: str) -> str:
     """Return a prepared URL with the path of the one that was asked for; its query may have grown."""
-    from urllib.parse import urlsplit, urlunsplit
+    from urllib.parse import unquote, urlsplit, urlunsplit
 
     wanted, made = urlsplit(url), urlsplit(prepared)
     if made.path == wanted.path:
         return prepared
-    return urlunsplit(made._replace(path=wanted.path))
+    if made.netloc.lower() == wanted.netloc.lower():
+        return urlunsplit(made._replace(path=wanted.path))
+    # A session may have a beginning of its own for all URLs.
+    if unquote(made.path).endswith(unquote(wanted.path)):
+        return prepared
+    raise StoreError(f"{shown_url(url)}: the session makes another path of it")
 
 
 class _Stream:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Rename = Callable[[str], str | None]
     Way = list[RenamingStore]
 
-__all__ = ["members", "renamed", "renamings", "shared", "ways", "within"]
+__all__ = ["lies_within", "members", "renamed", "renamings", "shared", "ways", "within"]
 
 
 def members(store: object) -> list[AbstractReadOnlyStore]:
@@ -64,11 +64,29 @@ def renamed(key: str, renames: Iterable[Rename]) -> str | None:
     return name
 
 
-def shared(store: AbstractReadOnlyStore, other: AbstractReadOnlyStore) -> list[list[Rename]]:
-    """Return what makes of a key of one store the names by which another one reaches the same value."""
+def shared(
+    store: AbstractReadOnlyStore,
+    other: AbstractReadOnlyStore,
+    same: Callable[[AbstractReadOnlyStore, AbstractReadOnlyStore], bool],
+) -> list[list[Rename]]:
+    """Return what makes of a key of one store the names by which another one reaches the same value.
+
+    `same` says whether two stores without wrappers are the same.
+    """
     return [
         renamings(way, way_of_other)
         for way, end in ways(store)
         for way_of_other, end_of_other in ways(other)
-        if end is end_of_other
+        if same(end, end_of_other)
     ]
+
+
+# What lies within has a name for each of these outside; what is outside, hardly for all of them.
+_PROBES = tuple(f"{number} probe" for number in range(12))
+
+
+def lies_within(renames: Iterable[Rename]) -> bool:
+    """Whether these make another name of every key, so that what they lead from lies in what they lead to."""
+    renames = list(renames)
+    names = [renamed(probe, renames) for probe in _PROBES]
+    return None not in names and names != list(_PROBES)

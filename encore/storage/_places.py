@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["place_of"]
+__all__ = ["is_same_place", "place_of"]
 
 # Those around which a store is what it was: exactly these classes, as a subclass may change it.
 _TRANSPARENT = frozenset(
@@ -50,6 +50,11 @@ def place_of(store: AbstractReadOnlyStore) -> str:
     if isinstance(point, str):
         within.insert(0, repr(point))
     return f"{kind.__name__}({', '.join(within)})"
+
+
+def is_same_place(store: AbstractReadOnlyStore, other: AbstractReadOnlyStore) -> bool:
+    """Whether two stores without wrappers have the same data, as far as they tell."""
+    return store is other or _leaf(store) == _leaf(other)
 
 
 def _public_members(store: AbstractReadOnlyStore) -> list[AbstractReadOnlyStore]:

@@ -14,12 +14,12 @@ from ._remote_server import (
     parsed_metadata,
 )
 from ._remote_value import RemoteValue, number_of
-from .errors import StoreError
+from .errors import StoreError, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, BinaryIO
 
     from ._http import Client
     from ._http_response import Response
@@ -34,7 +34,7 @@ _SMALL = 65536
 
 # What a server answers that knows no OPTIONS. The others may be another answer in a moment, or are about
 # who is asking.
-_NOT_OURS = frozenset(range(300, 600)) - {401, 403, 407, 408, 425, 429, 502, 503, 504}
+_NOT_OURS = frozenset(range(400, 600)) - {401, 403, 407, 408, 425, 429, 502, 503, 504}
 
 # Longer descriptions are not ours.
 _LONGEST = 1 << 16
@@ -63,7 +63,7 @@ def _description(response: Response) -> dict[str, Any] | None:
     import json
 
     kind = response.headers.get("Content-Type") or ""
-    if response.status != 200 or not kind.startswith("application/json"):
+    if not kind.startswith("application/json"):
         return None
     text = response.read(_LONGEST)
     while piece := response.read(_LONGEST):
@@ -74,7 +74,12 @@ def _description(response: Response) -> dict[str, Any] | None:
         content = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(content, dict) or content.get("encore") != 1:
+    if not isinstance(content, dict):
+        return None
+    if response.status != 200 and isinstance(content.get("kind"), str):
+        # One of ours says so: that nobody of this name is here, or that it speaks HTTPS.
+        raise StoreError(f"{shown_url(response.url)}: {shown(content.get('error'))}")
+    if response.status != 200 or content.get("encore") != 1:
         return None
     info = content.get("info")
     return info if isinstance(info, dict) else {}
@@ -93,6 +98,12 @@ def _believed(info: dict[str, Any]) -> dict[str, Any]:
     if type(limit) is int and limit > 0:
         found["max_key_bytes"] = limit
     return found
+
+
+def _check_end(file: BinaryIO, size: int) -> bool:
+    """Whether the answer to a query has come to its end."""
+    file.seek(max(0, size - len(_END)))
+    return file.read() == _END
 
 
 class EncoreServer(RemoteServer):
@@ -145,14 +156,11 @@ class EncoreServer(RemoteServer):
 
     # Finding
 
-    def items(
-        self, criteria: Metadata, select: list[str] | None
-    ) -> Iterator[tuple[str, Metadata]]:
+    def items(self, criteria: Metadata, select: list[str] | None) -> Iterator[tuple[str, Metadata]]:
         return self._items({"where": criteria, "select": select})
 
     def _items(self, query: dict[str, Any]) -> Iterator[tuple[str, Metadata]]:
-        response = self._posted(query)
-        for item, line in self._answers(response):
+        for item, line in self._answers(query):
             if type(item) is list and len(item) == 2 and type(item[1]) is dict:
                 try:
                     check_depth(line, item[1])
@@ -160,7 +168,7 @@ class EncoreServer(RemoteServer):
                     continue
                 except (TypeError, ValueError):
                     pass
-            raise self._nonsense(response)
+            raise self._nonsense()
 
     def keys(self, criteria: Metadata) -> Iterator[str]:
         return self._keys({"where": criteria})
@@ -173,48 +181,30 @@ class EncoreServer(RemoteServer):
         return self._keys({"prefix": prefix, "start_after": start_after or "", "limit": limit})
 
     def _keys(self, query: dict[str, Any]) -> Iterator[str]:
-        response = self._posted({**query, "keys_only": True})
-        for key, _ in self._answers(response):
+        for key, _ in self._answers({**query, "keys_only": True}):
             try:
                 yield check_key(key)
             except (TypeError, ValueError) as error:
-                raise self._nonsense(response) from error
+                raise self._nonsense() from error
 
-    def _posted(self, query: dict[str, Any]) -> Response:
-        # It changes nothing, whatever the method is called.
-        return self.client.request(
-            "POST",
-            self._query_url,
-            headers=dict(JSON),
-            body=dumps(query).encode("ascii"),
-            safe=True,
-        )
-
-    def _answers(self, response: Response) -> Iterator[tuple[Any, bytes]]:
+    def _answers(self, query: dict[str, Any]) -> Iterator[tuple[Any, bytes]]:
         """Yield what each line says, and the line, when all of them are there."""
         import json
 
-        from ._spool import spooled
-
-        with response:
-            file, size = spooled(response)
-        with file:
-            file.seek(max(0, size - len(_END)))
-            if file.read() != _END:
-                raise StoreError(f"{shown_url(response.url)}: the answer ends too early")
-            file.seek(0)
+        body = dumps(query).encode("ascii")
+        # It changes nothing, whatever the method is called.
+        with self.whole("POST", self._query_url, body, _check_end) as file:
             for line in file:
                 try:
                     item = json.loads(line)
                 except (ValueError, RecursionError) as error:
-                    raise self._nonsense(response) from error
+                    raise self._nonsense() from error
                 if item is None:
                     break
                 yield item, line
 
-    @staticmethod
-    def _nonsense(response: Response) -> StoreError:
-        return StoreError(f"{shown_url(response.url)}: the answer is none to a query")
+    def _nonsense(self) -> StoreError:
+        return StoreError(f"{shown_url(self._query_url)}: the answer is none to a query")
 
     # Writing
 
@@ -228,9 +218,7 @@ class EncoreServer(RemoteServer):
         with self.upload(key, "value", body, headers) as response:
             return response.status == 201, metadata
 
-    def set_data(
-        self, key: str, body: RequestBody, headers: dict[str, str], told: bool
-    ) -> Written:
+    def set_data(self, key: str, body: RequestBody, headers: dict[str, str], told: bool) -> Written:
         if not told:
             headers.update(_MINIMAL)
         return self._outcome(self.upload(key, "data", body, headers))

@@ -11,7 +11,7 @@ from ._http_ranges import part_of, range_header, whole_of
 from ._keys import check_key
 from ._metadata import loads, matches
 from ._remote_value import RemoteValue, number_of
-from .errors import AuthorizationError, StoreError
+from .errors import AuthorizationError, StoreError, TemporaryError
 from .retry_policy import is_temporary, may_have_happened
 
 TYPE_CHECKING = False
@@ -197,9 +197,7 @@ class RemoteServer:
 
     # Finding
 
-    def items(
-        self, criteria: Metadata, select: list[str] | None
-    ) -> Iterator[tuple[str, Metadata]]:
+    def items(self, criteria: Metadata, select: list[str] | None) -> Iterator[tuple[str, Metadata]]:
         for key in self.keys(criteria):
             try:
                 metadata, _ = self.metadata(key)
@@ -217,14 +215,7 @@ class RemoteServer:
         if criteria:
             pairs = {name: json.dumps(value) for name, value in criteria.items()}
             url += ("&" if "?" in url else "?") + urlencode(pairs)
-        yield from self._lines(self.client.request("GET", url, whole=False))
-
-    def _lines(self, response: Response) -> Iterator[str]:
-        from ._spool import spooled
-
-        with response:
-            file, _ = spooled(response)
-        with file:
+        with self.whole("GET", url, None, lambda file, size: True) as file:
             for line in file:
                 try:
                     # A key may hold any character but the one that ends the line.
@@ -232,7 +223,39 @@ class RemoteServer:
                     if key:
                         yield check_key(key)
                 except ValueError as error:
-                    raise StoreError(f"{shown_url(response.url)}: {line[:80]!r} is no key") from error
+                    raise StoreError(f"{shown_url(url)}: {line[:80]!r} is no key") from error
+
+    def whole(
+        self, method: str, url: str, body: bytes | None, is_whole: Callable[[BinaryIO, int], bool]
+    ) -> BinaryIO:
+        """Return the answer to a query as a file, when all of it has come; it is asked for again once if not.
+
+        Parameters
+        ----------
+        method, url : str
+        body : bytes or None
+            JSON.
+        is_whole : callable
+            Given the file and its size, says whether it has its end.
+        """
+        from ._spool import spooled
+
+        headers = None if body is None else dict(JSON)
+        last = False
+        while True:
+            response = self.client.request(method, url, headers=headers, body=body, safe=True)
+            try:
+                with response:
+                    file, size = spooled(response)
+                if is_whole(file, size):
+                    file.seek(0)
+                    return file
+                file.close()
+                raise TemporaryError(f"{shown_url(url)}: the answer ends too early")
+            except TemporaryError:
+                if last:
+                    raise
+                last = True
 
     def glob(self, pattern: str) -> Iterator[str] | None:
         """Return keys that match and perhaps others; None if they cannot be asked for."""
@@ -304,9 +327,7 @@ class RemoteServer:
             if hasattr(error, "add_note"):
                 error.add_note(f"The old metadata could not be put back: {second}")
 
-    def set_data(
-        self, key: str, body: RequestBody, headers: dict[str, str], told: bool
-    ) -> Written:
+    def set_data(self, key: str, body: RequestBody, headers: dict[str, str], told: bool) -> Written:
         before = self._before(key) if told else None
         with self.upload(key, "data", body, headers):
             return before is None, before or {}

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteValue", "number_of"]
 
+# They tell data apart where there is no etag.
+_DATES = ("Last-Modified", "Encore-Modified")
+
 
 class RemoteValue(Value):
     """What a server has said of a key.
@@ -62,11 +65,11 @@ class RemoteValue(Value):
         self._server = server
         # That of a server of 0.8's kind says nothing of the metadata.
         self._tag = headers.get("ETag")
-        self._date = headers.get("Last-Modified")
+        self._dates = {name: headers.get(name) for name in _DATES}
         created, modified = _stamp(headers, "Encore-Created"), _stamp(headers, "Encore-Modified")
         self.size = size
         self.created = created
-        self.modified = http_date(self._date) if modified is None else modified
+        self.modified = http_date(headers.get("Last-Modified")) if modified is None else modified
         self.etag = etag
 
     @property
@@ -126,9 +129,14 @@ class RemoteValue(Value):
         headers = response.headers
         if self._tag is not None:
             return headers.get("ETag") in (None, self._tag)
-        if self._date is not None and headers.get("Last-Modified") not in (None, self._date):
-            return False
-        return response.status != 200 or None in (response.size, self.size) or response.size == self.size
+        for name, date in self._dates.items():
+            if date is not None and headers.get(name) not in (None, date):
+                return False
+        return (
+            response.status != 200
+            or None in (response.size, self.size)
+            or response.size == self.size
+        )
 
 
 def _stamp(headers: Headers, name: str) -> float | None:

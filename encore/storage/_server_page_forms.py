@@ -6,8 +6,6 @@ What no browser sends (text before the first part, fields behind the file, encod
 
 from __future__ import annotations
 
-import re
-
 from ._server_requests import RequestError
 
 TYPE_CHECKING = False
@@ -23,13 +21,9 @@ _PIECE = 1 << 18
 _LONGEST_HEAD = 8192
 
 # RFC 2046, section 5.1.1
-_BOUNDARY = re.compile(
-    r"""multipart/form-data\s*;\s*boundary=("?)([0-9A-Z'()+_,./:=?\-]{1,70})\1\Z""", re.IGNORECASE
-)
-_DISPOSITION = re.compile(
-    r"""form-data((?:\s*;\s*[a-z*]+=(?:"[^"]*"|[^\s";]*))*)\s*\Z""", re.IGNORECASE
-)
-_PARAMETER = re.compile(r""";\s*([a-z*]+)=(?:"([^"]*)"|([^\s";]*))""", re.IGNORECASE)
+_BOUNDARY = r"""(?ai)multipart/form-data\s*;\s*boundary=("?)([0-9A-Z'()+_,./:=?\-]{1,70})\1\Z"""
+_DISPOSITION = r"""(?ai)form-data((?:\s*;\s*[a-z*]+=(?:"[^"]*"|[^\s";]*))*)\s*\Z"""
+_PARAMETER = r""";\s*([a-zA-Z*]+)=(?:"([^"]*)"|([^\s";]*))"""
 
 # How browsers write what would end the name (HTML, "multipart/form-data encoding algorithm").
 _NAME_ESCAPES = (("%22", '"'), ("%0D", "\r"), ("%0A", "\n"))
@@ -45,7 +39,9 @@ class _Parts:
     """The parts of a body, one after the other."""
 
     def __init__(self, content_type: str | None, body: Body) -> None:
-        found = _BOUNDARY.match((content_type or "").strip())
+        import re
+
+        found = re.match(_BOUNDARY, (content_type or "").strip())
         if found is None:
             raise RequestError(415, _NO_FORM)
         self._body = body
@@ -141,6 +137,8 @@ class _Parts:
 
 def _parameters(head: bytes) -> dict[str, str]:
     """Return the parameters of Content-Disposition."""
+    import re
+
     try:
         lines = head.decode().split("\r\n")
     except UnicodeDecodeError as error:
@@ -150,13 +148,13 @@ def _parameters(head: bytes) -> dict[str, str]:
         name, _, value = line.partition(":")
         name = name.strip().lower()
         if name == "content-disposition" and found is None:
-            found = _DISPOSITION.match(value.strip())
+            found = re.match(_DISPOSITION, value.strip())
         elif name not in ("content-type", "content-length") or not value:
             raise _refused()
     if found is None:
         raise _refused()
     parameters: dict[str, str] = {}
-    for each in _PARAMETER.finditer(found[1]):
+    for each in re.finditer(_PARAMETER, found[1]):
         name = each[1].lower()
         if name in parameters:
             raise _refused()

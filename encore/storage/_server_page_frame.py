@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
-from hashlib import sha256
-
 from ._server_page_markup import Html, element, join
 from ._server_page_text import readable
 from ._server_requests import RequestError
@@ -104,32 +101,39 @@ button, .button {
 @media (max-width: 30rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .6rem; } }
 """
 
-_STYLE_DIGEST = b64encode(sha256(_STYLE.encode()).digest()).decode("ascii")
-
-# Nothing is loaded from anywhere, and nothing runs: of what a page holds only this style has an effect.
-_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        f"style-src 'sha256-{_STYLE_DIGEST}'",
-        "form-action 'self'",
-        "frame-ancestors 'none'",
-        "base-uri 'none'",
-    )
-)
-
-# Referrer-Policy: with no-referrer a browser would say "Origin: null" when it sends a form of this very
-# page (Fetch, "append a request Origin header"), and that is all there is to see over plain HTTP.
-_HEADERS = [
-    ("Content-Type", "text/html; charset=utf-8"),
-    ("Content-Security-Policy", _POLICY),
-    ("Cross-Origin-Opener-Policy", "same-origin"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-    ("Referrer-Policy", "same-origin"),
-    ("X-Frame-Options", "DENY"),
-]
-
 # Of a query string of ours.
 _MOST_FIELDS = 50
+
+_headers: Headers = []
+
+
+def _own_headers() -> Headers:
+    """Return the headers of every page."""
+    if not _headers:
+        from base64 import b64encode
+        from hashlib import sha256
+
+        digest = b64encode(sha256(_STYLE.encode()).digest()).decode("ascii")
+        # Nothing is loaded from anywhere, and nothing runs: only this style has an effect.
+        policy = (
+            "default-src 'none'",
+            f"style-src 'sha256-{digest}'",
+            "form-action 'self'",
+            "frame-ancestors 'none'",
+            "base-uri 'none'",
+        )
+        # Referrer-Policy: with no-referrer a browser would say "Origin: null" when it sends a form of this
+        # very page (Fetch, "append a request Origin header"), and that is all there is to see over plain
+        # HTTP. At once, as several threads may do this.
+        _headers[:] = [
+            ("Content-Type", "text/html; charset=utf-8"),
+            ("Content-Security-Policy", "; ".join(policy)),
+            ("Cross-Origin-Opener-Policy", "same-origin"),
+            ("Cross-Origin-Resource-Policy", "same-origin"),
+            ("Referrer-Policy", "same-origin"),
+            ("X-Frame-Options", "DENY"),
+        ]
+    return _headers
 
 
 class Site:
@@ -191,8 +195,8 @@ class Site:
         given = {name: value for name, value in fields.items() if value}
         script = self.request.environ.get("SCRIPT_NAME", "").encode("latin-1", "replace")
         # One slash: two would be another host.
-        root = f"/{quote(script.strip(b'/'))}/" if script.strip(b"/") else "/"
-        path = f"{root}browse/{page}" if page else f"{root}browse"
+        parts = [quote(script.strip(b"/")), "browse", page]
+        path = f"/{'/'.join(filter(None, parts))}"
         return f"{path}?{urlencode(given, doseq=True, quote_via=quote)}" if given else path
 
     def fields(self, name: str) -> list[str]:
@@ -228,7 +232,7 @@ class Site:
         )
         # Damaged metadata may hold what UTF-8 cannot.
         body = page.encode("utf-8", "backslashreplace")
-        return Response(status, [*_HEADERS, *(headers or [NOT_KEPT])], body)
+        return Response(status, [*_own_headers(), *(headers or [NOT_KEPT])], body)
 
     def _header(self) -> Html:
         kind = None if self._store is None else type_of(self._store)

@@ -18,6 +18,8 @@ from ._changes import has_listeners
 from ._http_errors import http_date, shown_url
 from ._metadata import copy_of
 from ._static_index import StaticIndex, differences, parse
+from ._static_value import StaticValue
+from ._urls import quoted_key
 from .errors import StoreError
 from .events import StoreDeleteEvent, StoreModificationEvent, StoreSetEvent, StoreUpdateEvent
 
@@ -47,18 +49,22 @@ class StaticSession:
     Parameters
     ----------
     client : Client
+    timeout : float
+        The client's.
     data_url : str
         What the URLs of all data begin with.
-    url : str
-        Of the index.
+    index_url : str
     max_size : int
         Of the index, in bytes.
     """
 
-    def __init__(self, client: Client, data_url: str, url: str, max_size: int) -> None:
+    def __init__(
+        self, client: Client, timeout: float, data_url: str, index_url: str, max_size: int
+    ) -> None:
         self.client = client
-        self.data_url = data_url
-        self._url = url
+        self.timeout = timeout
+        self._data_url = data_url
+        self._url = index_url
         self._max_size = max_size
         self.is_closed = False
         #: Whether the last poll failed.
@@ -84,6 +90,12 @@ class StaticSession:
         self.is_closed = True
         self._untold = []
         self.client.close()
+
+    def value(self, key: str) -> StaticValue:
+        metadata = self.index.metadata.get(key)
+        if metadata is None:
+            raise KeyError(key)
+        return StaticValue(self, key, self._data_url + quoted_key(key), metadata)
 
     # The index
 

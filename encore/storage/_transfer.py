@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from io import BufferedReader, BytesIO
+from itertools import filterfalse
 
 from ..events.progress_events import Cancelled, check_cancel, is_cancelled
 from ._metadata import equal
-from ._nesting import renamed, shared
+from ._nesting import lies_within, renamed, shared
+from ._places import is_same_place, place_of
 from ._streams import BUFFER_SIZE, BufferIteratorIO
 from ._wrapped_value import WrappedValue
 from .abstract_store import AbstractReadOnlyStore, AbstractStore
@@ -51,6 +53,8 @@ class Transfer:
             raise TypeError(f"workers is an int, not {workers!r:.80}")
         if workers < 1:
             raise ValueError(f"there is at least one worker, not {workers}")
+        if place_of(source) == place_of(target):
+            raise ValueError(f"{source!r} cannot be copied to {target!r}, which is the same place")
         check_cancel(cancel)
         self.source = source
         self.target = target
@@ -65,7 +69,13 @@ class Transfer:
         self.writes_apart = workers > 1 and not info.get("transactional", False)
         self.broken_off = False
         # Where one of them lies in the other, or both in a third.
-        self.shared = shared(target, source)
+        names_in_source = shared(target, source, is_same_place)
+        within = [lies_within(renames) for renames in names_in_source]
+        self.shared = [r for r, is_within in zip(names_in_source, within) if not is_within]
+        # What of the source is the target itself, by the names that its keys have there.
+        names_in_target = shared(source, target, is_same_place) if any(within) else []
+        back = [r for r in names_in_target if not lies_within(r)]
+        self.targets_own = back if any(within) else []
         # Bytes of all keys that are done with, and of those in hand.
         self.done = 0
         self.bytes: dict[str, int] = {}
@@ -74,7 +84,13 @@ class Transfer:
     def names_in_source(self, key: str) -> set[str]:
         """Return the key of the target, and what else the same value is called in the source."""
         names = (renamed(key, renames) for renames in self.shared)
-        return {key}.union(name for name in names if name is not None)
+        found = {key}.union(name for name in names if name is not None)
+        return set(filterfalse(self.is_targets_own, found))
+
+    def is_targets_own(self, key: str) -> bool:
+        """Whether a key of the source is one of the target, which lies in the source: copied there,
+        it would be one more key of the source, and so on."""
+        return any(renamed(key, renames) is not None for renames in self.targets_own)
 
     def show(self) -> None:
         """Tell how far it is."""

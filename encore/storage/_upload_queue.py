@@ -108,6 +108,8 @@ class UploadQueue:
         self._owner: ReferenceType[Any] | None = None
         # Thread -> what wakes it.
         self._threads: dict[Any, LockType] = {}
+        # What wakes those that wait until something is due: at most one, if nobody has been woken.
+        self._sleeping: list[LockType] = []
         self._waiters: list[LockType] = []
 
     # Threads
@@ -150,13 +152,13 @@ class UploadQueue:
         return any(thread.ident == ident for thread in list(self._threads))
 
     def _wake(self) -> None:
-        """See to it that somebody knows what is due."""
+        """See to it that somebody knows what is due, who is not busy, if there may be so many."""
         if self._owner is None or not self.workers or not self._queue:
             return
-        if self._threads:
-            for wake in self._threads.values():
+        if self._sleeping:
+            for wake in self._sleeping:
                 _release(wake)
-        else:
+        elif len(self._threads) < self.workers:
             self._add_thread()
 
     def _add_thread(self) -> None:
@@ -177,13 +179,15 @@ class UploadQueue:
     def next(self, wake: LockType) -> tuple[str | None, float | None]:
         """Return a key, or how long the calling thread is to sleep; nothing if it is to end."""
         with self.lock:
+            if wake in self._sleeping:
+                self._sleeping.remove(wake)
             if self._owner is not None:
                 key, wait = self.claim()
                 if key is not None:
-                    if len(self._threads) < self.workers and self._is_due():
-                        self._add_thread()
+                    self._wake()
                     return key, None
-                if wait is not None and len(self._threads) == 1:
+                if wait is not None and not self._sleeping:
+                    self._sleeping.append(wake)
                     return None, wait
             self._threads = {
                 thread: other for thread, other in self._threads.items() if other is not wake
@@ -268,7 +272,9 @@ class UploadQueue:
                 if not is_conflict:
                     self._push(key, pending)
             self._tell()
-            self._wake()
+            if not self.is_worker():
+                # Otherwise this thread looks what is next.
+                self._wake()
             return wait
 
     def hurry(self, keys: Iterable[str] | None = None) -> None:
@@ -302,9 +308,6 @@ class UploadQueue:
 
         self._serial += 1
         heappush(self._queue, (pending.due, self._serial, key))
-
-    def _is_due(self) -> bool:
-        return bool(self._queue) and self._queue[0][0] <= self.monotonic()
 
     # Waiting
 

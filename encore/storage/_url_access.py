@@ -32,13 +32,18 @@ def transport_for(
     ----------
     url : str
     credentials : mapping, optional
-        'username' and 'password', and 'uri' and 'realm' if they are not for all below the URL.
+        'username' and 'password', and 'uri' and 'realm' if they are not for all below the URL. What
+        a handler wants that knows no passwords is its own affair.
     proxy_handler : urllib.request.ProxyHandler, optional
     auth_handler_factory : callable, optional
         Makes the handler of urllib that is given the credentials.
     ssl_context : ssl.SSLContext, optional
     """
-    given = None if credentials is None else _checked(credentials)
+    if not isinstance(credentials, Mapping | None):
+        raise TypeError(
+            "credentials are a mapping with 'username' and 'password', "
+            f"not {type(credentials).__name__}"
+        )
     scheme = url.partition(":")[0]
     if scheme == "file":
         from ._file_transport import FileTransport
@@ -47,10 +52,13 @@ def transport_for(
     if scheme == "ftp":
         from ._url_transport import URLTransport, opener_for
 
-        login = None if given is None else (given["username"], given["password"])
+        login = None
+        if credentials is not None:
+            given = _checked(credentials)
+            login = (given["username"], given["password"])
         return URLTransport(opener_for(proxy_handler, login=login))
-    handler = _handler(url, given, auth_handler_factory)
-    if handler is None or _has_passwords(handler):
+    handler = _handler(url, credentials, auth_handler_factory)
+    if handler is None or _is_plain(handler):
         from ._http_connections import HTTPTransport
 
         return HTTPTransport(handler, proxy_handler, ssl_context=ssl_context)
@@ -73,13 +81,8 @@ def auth_handler(**credentials: Any) -> Any:
     return handler
 
 
-def _checked(credentials: Any) -> dict[str, Any]:
+def _checked(credentials: Mapping[str, Any]) -> dict[str, Any]:
     """Return credentials under the names that they have here; no message may show any of them."""
-    if not isinstance(credentials, Mapping):
-        raise TypeError(
-            "credentials are a mapping with 'username' and 'password', "
-            f"not {type(credentials).__name__}"
-        )
     given = dict(credentials)
     for name, other in _NAMES.items():
         if other in given:
@@ -91,11 +94,14 @@ def _checked(credentials: Any) -> dict[str, Any]:
     for name in ("uri", "realm"):
         if not isinstance(given.get(name), str | None):
             raise TypeError(f"credentials have a str for {name!r}, or nothing")
+    unknown = given.keys() - {"uri", "realm", *_NAMES}
+    if unknown:
+        raise TypeError(f"credentials have no {', '.join(sorted(map(repr, unknown)))}")
     return given
 
 
 def _handler(
-    url: str, credentials: dict[str, Any] | None, factory: Callable[[], Any] | None
+    url: str, credentials: Mapping[str, Any] | None, factory: Callable[[], Any] | None
 ) -> Any:
     if factory is None:
         if credentials is None:
@@ -114,16 +120,14 @@ def _handler(
 
 def _give(handler: Any, credentials: dict[str, Any]) -> None:
     """Call add_password() of a handler."""
-    if not _has_passwords(handler):
+    before = getattr(handler, "passwd", None)
+    if not hasattr(before, "find_user_password"):
         # What they are called is between whoever made it and whoever gives them.
         handler.add_password(**{"realm": "encore.storage", **credentials})
         return
     from urllib.request import HTTPPasswordMgr, HTTPPasswordMgrWithDefaultRealm
 
-    given, before = _checked(credentials), handler.passwd
-    unknown = given.keys() - {"uri", "realm", *_NAMES}
-    if unknown:
-        raise TypeError(f"credentials have no {', '.join(map(repr, sorted(unknown)))}")
+    given = _checked(credentials)
     if given.get("realm") is None and type(before) is HTTPPasswordMgr:
         # This one knows of no password for any realm.
         manager: Any = HTTPPasswordMgrWithDefaultRealm()
@@ -133,29 +137,16 @@ def _give(handler: Any, credentials: dict[str, Any]) -> None:
     handler.add_password(given.get("realm"), given.get("uri"), given["username"], given["password"])
 
 
-def _has_passwords(handler: Any) -> bool:
-    """Whether all that a handler does for us is to know passwords."""
-    from urllib.request import (
-        AbstractBasicAuthHandler,
-        AbstractDigestAuthHandler,
-        HTTPBasicAuthHandler,
-        HTTPDigestAuthHandler,
-        ProxyBasicAuthHandler,
-        ProxyDigestAuthHandler,
-    )
+def _is_plain(handler: Any) -> bool:
+    """Whether all that a handler is needed for is to know passwords."""
+    from urllib.request import HTTPBasicAuthHandler, HTTPDigestAuthHandler
 
-    plain = (HTTPBasicAuthHandler, HTTPDigestAuthHandler)
-    if type(handler) in plain:
-        return True
-    if isinstance(handler, ProxyBasicAuthHandler | ProxyDigestAuthHandler):
+    if not isinstance(handler, HTTPBasicAuthHandler | HTTPDigestAuthHandler):
         return False
-    if not isinstance(handler, AbstractBasicAuthHandler | AbstractDigestAuthHandler):
-        return False
-    # A subclass that handles the answers itself is to do so.
-    ours = ("http_error_401", "http_request", "http_response", "http_error_auth_reqed")
+    # A subclass that has a say in requests and answers is to have it.
+    own = [kind for kind in type(handler).__mro__ if kind.__module__ != "urllib.request"]
     return not any(
-        name in vars(kind)
-        for kind in type(handler).__mro__
-        if kind.__module__ != "urllib.request"
-        for name in (*ours, "retry_http_basic_auth", "retry_http_digest_auth")
+        name.startswith(("http_", "https_", "retry_http_", "get_"))
+        for kind in own
+        for name in vars(kind)
     )

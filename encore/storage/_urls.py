@@ -103,10 +103,13 @@ def encoded(url: str) -> str:
     host = ""
     if rest.startswith("//"):
         host, rest = _split(rest[2:])
+        name, colon, port = host.partition(":")
         try:
-            host = "//" + (host if host.isascii() else host.encode("idna").decode())
+            if not host.isascii():
+                host = name.encode("idna").decode() + colon + port
         except UnicodeError as error:
             raise ValueError("root_url has a host that is no name") from error
+        host = f"//{host}"
     # All that has a meaning in a URL keeps it.
     return f"{scheme}:{host}{quote(rest, safe='!#$%&()*+,/:;=?@[]~' + chr(39))}"
 

@@ -83,9 +83,15 @@ class Users:
             raise StoreError(f"{self.store!r} can only be read")
         return self.store
 
+    def names(self) -> list[str]:
+        """Return the names of those who have a token."""
+        start = len(self.path)
+        found = (key for key in self.store.keys(self.path) if len(key) > start)
+        return sorted(key[start:] for key in found if self.token(key) is not None)
+
     def add(self, name: str, password: str | bytes) -> None:
         key = self.key(name)
-        token = self._new_token(password_bytes(password))
+        token = self._new_token(_given(password))
         store = self.writable()
         only: dict[str, Any] = {"if_none_match": "*"} if _conditional(store) else {}
         taken = not only and store.exists(key)
@@ -99,7 +105,7 @@ class Users:
 
     def change(self, name: str, password: str | bytes) -> None:
         key = self.key(name)
-        token = self._new_token(password_bytes(password))
+        token = self._new_token(_given(password))
         store = self.writable()
         conditional = _conditional(store)
         while True:
@@ -199,6 +205,13 @@ class Users:
         if not isinstance(token, bytes):
             raise TypeError(f"an encoder returns bytes, not {type(token).__name__}")
         return token
+
+
+def _given(password: str | bytes) -> bytes:
+    """Return a new password; ValueError if there is none."""
+    if not (given := password_bytes(password)):
+        raise ValueError("a password is not empty")
+    return given
 
 
 def _conditional(store: AbstractStore) -> bool:

@@ -142,6 +142,8 @@ class CheckedStore(WrapperStore):
     def verify(self, prefix: str = "") -> list[Finding]:
         """Read all data and compare them with their digests.
 
+        Keys that are gone it cannot notice: check() asks the inner store, which may.
+
         Parameters
         ----------
         prefix : str
@@ -202,7 +204,9 @@ class CheckedStore(WrapperStore):
                 # It is gone meanwhile.
                 continue
             except StoreError as error:
-                findings.append(Finding(key, str(error)))
+                # The key is told once.
+                problem = str(error).replace(f"the data of {key!r} are", "the data are", 1)
+                findings.append(Finding(key, problem))
         return findings
 
     # Writing

@@ -63,7 +63,8 @@ def copy_store(
     Parameters
     ----------
     source, target : store
-        Two different ones, connected.
+        Two different ones, connected. The target may lie in the source, as a PrefixStore of it does,
+        or of the same file opened twice: then its own keys are left out of the source.
     match : str or callable, optional
         A pattern as for glob(), or a function that says of a key whether to copy it.
     on_conflict : {'error', 'skip', 'overwrite', 'newer'}
@@ -124,7 +125,7 @@ def sync_store(
     delete : bool
         Whether keys of the target that the source does not have are deleted. If any key has failed,
         none is, as rsync does it after an error: what cannot be read is not known to be gone. Nor is
-        what the source has under another name, where one store lies in the other.
+        what the source has under another name, where it lies in the target.
     dry_run : bool
         Report what would be done, and do nothing.
 

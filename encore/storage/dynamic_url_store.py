@@ -7,7 +7,10 @@ import io
 from ._changes import Change, Condition, has_listeners
 from ._keys import MAX_KEY_BYTES, check_key, key_matcher
 from ._metadata import check_criteria, check_names, copy_of, normalise
+from ._permissions import checked_permissions
+from ._remote_login import transport_of, without_login
 from ._streams import BUFFER_SIZE, check_bounds, check_buffer_size, check_readable
+from ._urls import check_text, encoded
 from .abstract_store import AbstractAuthorizingStore
 from .base_store import BaseReadOnlyStore, Head, no_positional_manager
 from .errors import AuthorizationError, StoreError, shown
@@ -86,12 +89,10 @@ class DynamicURLStore(BaseReadOnlyStore, AbstractAuthorizingStore):
         policy: RetryPolicy | None = None,
     ) -> None:
         no_positional_manager(base_url, query_url, url_format, url_format_no_part, parts)
-        _check_text(
-            base_url=base_url,
-            query_url=query_url,
-            url_format=url_format,
-            url_format_no_part=url_format_no_part,
-        )
+        base_url = check_text("base_url", base_url)
+        query_url = check_text("query_url", query_url)
+        url_format = check_text("url_format", url_format)
+        url_format_no_part = check_text("url_format_no_part", url_format_no_part)
         if not isinstance(timeout, int | float) or isinstance(timeout, bool):
             raise TypeError(f"timeout is a number, not {shown(timeout)}")
         if not timeout > 0:
@@ -102,13 +103,14 @@ class DynamicURLStore(BaseReadOnlyStore, AbstractAuthorizingStore):
             if not isinstance(policy, RetryPolicy):
                 raise TypeError(f"a policy is a RetryPolicy, not {shown(policy)}")
         super().__init__(event_manager=event_manager)
-        self.base_url, self._login = _without_login(base_url)
-        self.query_url, _ = _without_login(query_url)
+        self.base_url, self._login = without_login(base_url)
+        self.query_url, _ = without_login(query_url)
         self.url_format = url_format
         self.url_format_no_part = url_format_no_part
         # A copy: the caller's may change, and does not get ours.
         self.parts = {"value": "value", **parts}
-        _check_text(**self.parts)
+        for part, text in self.parts.items():
+            check_text(f"parts[{part!r}]", text)
         missing = _PARTS.keys() - self.parts.keys()
         if missing:
             raise ValueError(f"parts has no {sorted(missing)[0]!r}")
@@ -144,6 +146,9 @@ class DynamicURLStore(BaseReadOnlyStore, AbstractAuthorizingStore):
             return form.format(base=base, key=quoted, part=self.parts[part])
         return form.format(base=base, key=quoted)
 
+    def _sent_url(self, key: str, part: str) -> str:
+        return encoded(self._url(key, part))
+
     # Life cycle
 
     def connect(self, credentials: Any = None) -> None:
@@ -175,12 +180,13 @@ class DynamicURLStore(BaseReadOnlyStore, AbstractAuthorizingStore):
 
         tag, transport = self._transport(credentials)
         client = Client(transport, timeout=self._timeout, policy=self._policy)
+        query_url = encoded(self.query_url)
         try:
             if getattr(transport, "is_simple", False):
                 # It has no method to ask with, and has not been written for our server.
-                remote = RemoteServer(client, self._url, self.query_url, self._connected_remote)
+                remote = RemoteServer(client, self._sent_url, query_url, self._connected_remote)
             else:
-                remote = find_server(client, self._url, self.query_url, self._connected_remote)
+                remote = find_server(client, self._sent_url, query_url, self._connected_remote)
         except BaseException:
             client.close()
             raise
@@ -188,31 +194,8 @@ class DynamicURLStore(BaseReadOnlyStore, AbstractAuthorizingStore):
 
     def _transport(self, credentials: Any) -> tuple[str, Any]:
         """Return the user's tag and what sends requests."""
-        login, session = self._login, None
-        tag = "" if login is None else login[0]
-        if isinstance(credentials, dict):
-            login = _login_of(credentials)
-            tag = login[0]
-        elif credentials is not None:
-            # Neither tells more than that: there are secrets in there.
-            if not isinstance(credentials, tuple) or len(credentials) != 2:
-                raise TypeError(
-                    "credentials are None, a dict with 'username' and 'password', or a tuple (user tag, session)"
-                )
-            tag, session = credentials
-            if not isinstance(tag, str):
-                raise TypeError("a user tag is a str")
-        if session is not None:
-            from ._http_session import SessionTransport
-
-            return tag, SessionTransport(session)
-        from ._http_connections import HTTPTransport
-
-        for url in (self.base_url, self.query_url):
-            if not url.lower().startswith(("http://", "https://")):
-                raise ValueError("a URL is http://... or https://..., unless a session knows better")
-        auth = None if login is None else _Login(*login)
-        return tag, HTTPTransport(auth, ssl_context=self._ssl_context)
+        urls = self.base_url, self.query_url
+        return transport_of(credentials, self._login, urls, self._ssl_context)
 
     def _close(self) -> None:
         remote, self._remote, self._user_tag = self._remote, None, None
@@ -317,14 +300,14 @@ class DynamicURLStore(BaseReadOnlyStore, AbstractAuthorizingStore):
 
     def set_permissions(self, key: str, permissions: Mapping[str, Iterable[str]]) -> None:
         key = check_key(key)
-        checked = _checked_permissions(permissions)
+        checked = checked_permissions(permissions)
         if not checked.get("owned"):
             raise ValueError("permissions have an 'owned' with at least one tag")
         self._writable(key, None).write_permissions("PUT", key, checked)
 
     def update_permissions(self, key: str, permissions: Mapping[str, Iterable[str]]) -> None:
         key = check_key(key)
-        checked = _checked_permissions(permissions)
+        checked = checked_permissions(permissions)
         self._writable(key, None).write_permissions("POST", key, checked)
 
     # Writing
@@ -505,46 +488,6 @@ class DynamicURLStore(BaseReadOnlyStore, AbstractAuthorizingStore):
         self._tell(Change(kind, key, metadata, self._state.observer))
 
 
-def _check_text(**given: object) -> None:
-    for name, text in given.items():
-        if not isinstance(text, str):
-            raise TypeError(f"{name} is a str, not {shown(text)}")
-
-
-def _without_login(url: str) -> tuple[str, tuple[str, str] | None]:
-    """Return a URL without user name and password, and these."""
-    from urllib.parse import unquote, urlsplit, urlunsplit
-
-    parts = urlsplit(url)
-    login, at, host = parts.netloc.rpartition("@")
-    if not at:
-        return url, None
-    name, _, password = login.partition(":")
-    return urlunsplit(parts._replace(netloc=host)), (unquote(name), unquote(password))
-
-
-class _Login:
-    """User name and password for whatever a server asks for, as a handler of urllib gives them."""
-
-    def __init__(self, name: str, password: str) -> None:
-        self._login = name, password
-        self.passwd = self
-
-    def __repr__(self) -> str:
-        return "<_Login>"
-
-    def find_user_password(self, realm: str | None, url: str) -> tuple[str, str]:
-        return self._login
-
-
-def _login_of(credentials: dict[str, Any]) -> tuple[str, str]:
-    name, password = credentials.get("username"), credentials.get("password")
-    if not isinstance(name, str) or not isinstance(password, str):
-        # Which is what, nobody sees here: there is a password among them.
-        raise TypeError("credentials have a 'username' and a 'password', each a str")
-    return name, password
-
-
 def _conditions(condition: Condition | None) -> dict[str, str]:
     """Return a condition as headers."""
     if condition is None:
@@ -554,20 +497,3 @@ def _conditions(condition: Condition | None) -> dict[str, str]:
     from ._etags import format_etag
 
     return {"If-Match": format_etag(condition.etag)}
-
-
-def _checked_permissions(permissions: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
-    """Return permissions as JSON has them; TypeError if they are none."""
-    from collections.abc import Iterable, Mapping
-
-    if not isinstance(permissions, Mapping):
-        raise TypeError(f"permissions are a mapping, not {shown(permissions)}")
-    checked = {}
-    for name, given in permissions.items():
-        if not isinstance(name, str) or isinstance(given, str) or not isinstance(given, Iterable):
-            raise TypeError("permissions are names, each with an iterable of tags")
-        tags = set(given)
-        if not all(isinstance(tag, str) for tag in tags):
-            raise TypeError(f"the tags of {name!r} are str")
-        checked[name] = sorted(tags)
-    return checked

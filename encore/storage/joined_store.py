@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._layers import LayeredStore
+from ._signatures import without_misplaced
 from .abstract_store import AbstractReadOnlyStore
 from .errors import shown
 
@@ -39,6 +40,7 @@ class JoinedStore(LayeredStore):
     before it have done so.
     """
 
+    @without_misplaced
     def __init__(
         self,
         stores: Iterable[AbstractReadOnlyStore],

@@ -5,6 +5,9 @@ from __future__ import annotations
 # What collections.abc gives, without loading collections.
 from _collections_abc import Mapping, MutableMapping
 
+from ._keys import check_key
+from .errors import shown
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +57,9 @@ class StoreMapping(ReadOnlyStoreMapping, MutableMapping[str, bytes]):
         super().__init__(store)
 
     def __setitem__(self, key: str, data: bytes) -> None:
+        if not isinstance(data, bytes | bytearray | memoryview):
+            check_key(key)
+            raise TypeError(f"the data of a key are bytes, not {shown(data)}")
         self.store.from_bytes(key, data)
 
     def __delitem__(self, key: str) -> None:

@@ -77,6 +77,8 @@ class _Kept:
         self.questions: list[set[str]] = []
         #: Counts the beginnings and ends of writing.
         self.turns = 0
+        #: How often there was an answer, how often the store was asked, how often for all keys.
+        self.hits = self.asked = self.listings = 0
 
 
 class MetadataCachingStore(WatchingWrapper):
@@ -165,6 +167,29 @@ class MetadataCachingStore(WatchingWrapper):
             found, when = kept.entries.get(key, (_UNKNOWN, 0.0))
             return found if self._is_fresh(when) else _UNKNOWN
 
+    def stats(self) -> dict[str, int]:
+        """Return counts.
+
+        Returns
+        -------
+        dict of str to int
+            'hits': answered without asking the store; 'asked': questions about one key; 'listings':
+            how often all keys were fetched; 'entries': keys of which something is remembered.
+        """
+        kept = self._kept
+        with kept.lock:
+            listed = () if kept.listing is None else kept.listing.metadata
+            return {
+                "hits": kept.hits,
+                "asked": kept.asked,
+                "listings": kept.listings,
+                "entries": len({*kept.entries, *listed}),
+            }
+
+    def _hit(self) -> None:
+        with self._kept.lock:
+            self._kept.hits += 1
+
     def _is_fresh(self, when: float) -> bool:
         return self._clock() - when < self._expire
 
@@ -174,6 +199,7 @@ class MetadataCachingStore(WatchingWrapper):
             return ask()
         kept, written, now = self._kept, set[str](), self._clock()
         with kept.lock:
+            kept.asked += 1
             kept.questions.append(written)
         found = _UNKNOWN
         try:
@@ -253,6 +279,7 @@ class MetadataCachingStore(WatchingWrapper):
             if listing is None and kept.too_many is not None and self._is_fresh(kept.too_many):
                 return None
             holes = [] if listing is None else list(listing.holes)
+        asks = listing is None or bool(holes)
         if listing is None:
             if not prefetch or not self._prefetch():
                 return None
@@ -272,6 +299,7 @@ class MetadataCachingStore(WatchingWrapper):
             listing = kept.listing
             if listing is None or listing.holes or kept.writing:
                 return None
+            kept.hits += not asks
             return pick(listing)
 
     def _metadata_or_none(self, key: str) -> Metadata | None:
@@ -294,6 +322,7 @@ class MetadataCachingStore(WatchingWrapper):
             has_answered = True
         finally:
             with kept.lock:
+                kept.listings += has_answered
                 if self._end_question(written) and has_answered:
                     if are_few:
                         holes = written | (keys - metadata.keys())
@@ -307,6 +336,7 @@ class MetadataCachingStore(WatchingWrapper):
     def get(self, key: str) -> Value:
         key = check_key(key)
         if self._known(key) is _ABSENT:
+            self._hit()
             raise KeyError(key)
         value: Value = self._ask(key, lambda: self.store.get(key), lambda value: _THERE)
         return value
@@ -319,6 +349,8 @@ class MetadataCachingStore(WatchingWrapper):
             if not self._uses_kept():
                 return self.store.get_metadata(key, names)
             found = self._ask(key, lambda: self.store.get_metadata(key), copy_of)
+        else:
+            self._hit()
         if found is _ABSENT:
             raise KeyError(key)
         return copy_of(found, names)
@@ -332,6 +364,7 @@ class MetadataCachingStore(WatchingWrapper):
                     key, lambda: self.store.exists(key), lambda there: _THERE if there else _ABSENT
                 )
             )
+        self._hit()
         return found is not _ABSENT
 
     def query(

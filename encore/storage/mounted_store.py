@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 
-from ._changes import ChangeTeller
+from ._changes import Change, ChangeTeller
 from ._keys import MAX_KEY_BYTES, check_key, check_page, key_matcher
+from ._layer_changes import NOBODY
 from ._layers import LayeredStore
 from ._metadata import equal
+from ._signatures import without_misplaced
 from ._streams import hashing_file
 from .abstract_store import AbstractReadOnlyStore, AbstractStore
 from .errors import PreconditionError, StoreError, shown
-from .events import StoreEvent
+from .events import StoreDeleteEvent, StoreEvent, StoreUpdateEvent
 from .read_only_store import ReadOnlyStore
 from .renaming_store import RenamingStore
 
@@ -37,7 +39,8 @@ class MountedStore(LayeredStore):
 
     Only what is under the mount point can be written, and it is written into the mount store, under
     the rest of its key. The backing store stays as it is: a key that shows through from it can be
-    covered by another value, but not be deleted. Only push() writes there.
+    covered by another value, but not be deleted. Only push() writes there. discard() drops what
+    covers it.
 
     Parameters
     ----------
@@ -57,6 +60,7 @@ class MountedStore(LayeredStore):
     _sinks = True
     _transient = LayeredStore._transient | {"store", "_lower", "_pushing"}
 
+    @without_misplaced
     def __init__(
         self,
         mount_point: str,
@@ -146,11 +150,50 @@ class MountedStore(LayeredStore):
                 if self._is_mounted(key)
                 else f", and is not under the mount point {self.mount_point!r}"
             )
+            # Of a draft, whoever deletes it may mean no more than that.
+            draft = (
+                "; discard() would drop what covers it"
+                if self.store in holders and not where
+                else ""
+            )
             raise StoreError(
-                f"{key!r} cannot be deleted: it shows through from the backing store{where}",
+                f"{key!r} cannot be deleted: it shows through from the backing store{where}{draft}",
                 key=key,
             )
         super()._check_deletable(key, holders)
+
+    # Discarding
+
+    def discard(self, key: str) -> None:
+        """Delete a key from the mount store alone, so that what the backing store has of it shows through.
+
+        It is told as an update if the backing store holds the key, and as a delete if not.
+
+        Parameters
+        ----------
+        key : str
+
+        Raises
+        ------
+        KeyError
+            If the mount store does not hold it.
+        StoreError
+            If the mount store can only be read, or the key is being pushed.
+        """
+        key = check_key(key)
+        mount = self.mount_store
+        if not isinstance(mount, AbstractStore) or mount.info().get("readonly", False):
+            raise StoreError(f"{mount!r} can only be read", key=key)
+        with self._changing(key) as call, self._alone("discard"):
+            draft = _held_by(self.store, key, self.backing_store)
+            if (os.getpid(), key) in self._pushing:
+                raise StoreError(f"{key!r} is being pushed", key=key)
+            self._call(NOBODY, self.store, "delete", key)  # type: ignore[arg-type]
+            try:
+                change = Change(StoreUpdateEvent, key, self.backing_store.get_metadata(key))
+            except KeyError:
+                change = Change(StoreDeleteEvent, key, draft.metadata)
+            call.add(change)
 
     # Pushing
 
@@ -168,7 +211,7 @@ class MountedStore(LayeredStore):
         Raises
         ------
         KeyError
-            If the mount store does not hold it.
+            If the mount store does not hold it; it says so where the backing store does.
         StoreError
             If the backing store cannot be written, or does not hold afterwards what it was given;
             inside a transaction; or while the same key is being pushed. The mount store keeps it.
@@ -178,12 +221,9 @@ class MountedStore(LayeredStore):
         if not isinstance(mount, AbstractStore) or mount.info().get("readonly", False):
             raise StoreError(f"{mount!r} can only be read", key=key)
         if not self._is_mounted(key):
-            # For its other errors.
-            mount.exists(key)
-            raise KeyError(key)
+            _held_by(self.store, key, backing)
         if not isinstance(backing, AbstractStore) or backing.info().get("readonly", False):
-            if not self.store.exists(key):
-                raise KeyError(key)
+            _held_by(self.store, key, backing)
             raise StoreError(f"{key!r} cannot be pushed: {backing!r} can only be read", key=key)
         if self._depth() or (isinstance(mount, ChangeTeller) and mount._depth()):
             raise StoreError("what is inside a transaction cannot be pushed", key=key)
@@ -199,6 +239,7 @@ class MountedStore(LayeredStore):
                         return
                 except KeyError:
                     if not attempt:
+                        _held_by(self.store, key, backing)
                         raise
                     # Somebody else has pushed it.
                     return
@@ -229,6 +270,25 @@ class MountedStore(LayeredStore):
         except PreconditionError:
             # Another push came in between, and what it brought may be newer.
             return False
+
+
+def _held_by(store: AbstractReadOnlyStore, key: str, backing: AbstractReadOnlyStore) -> Value:
+    """Return a value of the mount; KeyError, which says where it is, if it is not there."""
+    try:
+        return store.get(key)
+    except KeyError:
+        pass
+    error = KeyError(key)
+    if backing.exists(key):
+        error = _NotMountedError(key)
+    raise error
+
+
+class _NotMountedError(KeyError):
+    """A key that only the backing store holds: a KeyError with the key, that says so."""
+
+    def __str__(self) -> str:
+        return f"{self.args[0]!r} is in the backing store only, not in the mount store"
 
 
 def _get(store: AbstractStore, inner: str, key: str) -> Value:

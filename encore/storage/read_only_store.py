@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from ._reading_wrapper import ReadingWrapper
+from .abstract_store import AbstractStore
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["ReadOnlyStore"]
 
@@ -16,3 +21,11 @@ class ReadOnlyStore(ReadingWrapper):
         Connected by connect() if it is not, and then disconnected by disconnect().
     event_manager : BaseEventManager, optional
     """
+
+    if not TYPE_CHECKING:  # for a type checker, any attribute would be there
+
+        def __getattr__(self, name: str) -> Any:
+            what = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if hasattr(AbstractStore, name) and not name.startswith("_"):
+                what += ": it can only be read"
+            raise AttributeError(what, name=name, obj=self)

@@ -12,6 +12,7 @@ from ._changes import Change
 from ._metadata import check_names
 from ._progress import store_progress
 from ._retry_value import RetryValue
+from ._signatures import without_misplaced
 from ._streams import BUFFER_SIZE, as_bytes, check_buffer_size, check_readable
 from ._watching_wrapper import in_transaction
 from .errors import shown
@@ -24,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from typing import Any, BinaryIO, TypeVar
+    from typing import Any, BinaryIO, NoReturn, TypeVar
 
     from ..events.abstract_event_manager import BaseEventManager
     from ._streams import Readable
@@ -75,13 +76,21 @@ class RetryStore(WrapperStore):
     Each wait is logged at level INFO. Each attempt tells progress of its own.
     """
 
+    @without_misplaced
     def __init__(
         self,
         store: AbstractReadOnlyStore,
         policy: RetryPolicy | None = None,
         *,
         event_manager: BaseEventManager | None = None,
+        **misplaced: NoReturn,
     ) -> None:
+        if misplaced:
+            names = ", ".join(misplaced)
+            raise TypeError(
+                f"RetryStore() takes no {names}; what a RetryPolicy takes is given to that: "
+                f"RetryStore(store, RetryPolicy({', '.join(f'{name}=...' for name in misplaced)}))"
+            )
         if policy is not None and not isinstance(policy, RetryPolicy):
             raise TypeError(f"a policy is a RetryPolicy, not {shown(policy)}")
         super().__init__(store, event_manager=event_manager)

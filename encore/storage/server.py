@@ -351,7 +351,8 @@ def serve(
     StoreOSError
         If the port cannot be had, with its errno: taken, or not permitted.
     """
-    from ._http_server import is_loopback, serve_application
+    from ._http_server import serve_application
+    from ._http_server_address import is_loopback
 
     if hosts is None and authenticate is None and is_loopback(host):
         hosts = {"localhost", "127.0.0.1", "::1", host}

@@ -146,7 +146,7 @@ class SimpleAuthStore(GuardedStore):
         return self._users.store
 
     def add_user(self, name: str, password: str | bytes) -> None:
-        """Let somebody log in; ValueError if there is a user of this name.
+        """Let somebody log in; ValueError if there is a user of this name, or the password is empty.
 
         Parameters
         ----------
@@ -158,12 +158,20 @@ class SimpleAuthStore(GuardedStore):
         self._administrated().add(name, password)
 
     def change_password(self, name: str, password: str | bytes) -> None:
-        """Replace the password of a user, whose logins end; KeyError if there is no such user."""
+        """Replace the password of a user, whose logins end; KeyError if there is no such user.
+
+        ValueError if the new one is empty.
+        """
         self._administrated().change(name, password)
 
     def remove_user(self, name: str) -> None:
         """Remove a user, whose logins end; KeyError if there is no such user."""
         self._administrated().remove(name)
+
+    def users(self) -> list[str]:
+        """Return the names of all users, sorted."""
+        self._open(self._kept, self._users.store)
+        return self._users.names()
 
     def _administrated(self) -> Users:
         if self._depth():
@@ -271,9 +279,10 @@ class SimpleAuthStore(GuardedStore):
 
         Notes
         -----
-        'exists' and 'get' are needed to read a key, 'exists' to list it. Without 'exists' there is
-        no such key for the user: exists() is False, and get() raises HiddenKeyError, which is a
-        KeyError. Whatever else is refused is an AuthenticationError. Both come before it is looked
+        'exists' and 'get' are needed to read a key, 'exists' to list it, and 'exists' besides 'set'
+        or 'delete' for whatever tells whether the key is there: delete(), update_metadata(), and
+        conditions. Without 'exists' there is no such key for the user: exists() is False, and get()
+        raises HiddenKeyError, which is a KeyError. What is merely set tells nothing. Whatever else is refused is an AuthenticationError. Both come before it is looked
         whether there is such a key.
         """
         if key is not None and check_key(key) in self._hidden:

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import errno
-
 from ._changes import has_listeners
-from ._http_errors import shown_url
-from ._metadata import digest
-from ._urls import absolute, check_root, check_text, encoded, quoted, quoted_key
 from .base_store import BaseReadOnlyStore, Head, no_positional_manager
-from .errors import StoreError, StoreOSError, shown
-from .url_value import URLValue
+from .errors import StoreError, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any, NoReturn
 
     from ..events.abstract_event_manager import BaseEventManager
-    from ._http_response import Response
     from ._poller import Poller
     from ._static_session import StaticSession
+    from .maintenance import Finding
     from .value import Value
 
     Metadata = dict[str, Any]
 
 __all__ = ["StaticURLStore", "basic_auth_factory"]
-
-_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 
 def basic_auth_factory(**kwargs: Any) -> Any:
@@ -99,6 +91,9 @@ class StaticURLStore(BaseReadOnlyStore):
 
     _transient = BaseReadOnlyStore._transient | {"_session", "_poller", "_is_orphan", "_login"}
 
+    #: What root_url had: it does not go into pickles.
+    _login: tuple[str, str] | None
+
     def __init__(
         self,
         root_url: str,
@@ -111,6 +106,8 @@ class StaticURLStore(BaseReadOnlyStore):
         max_index_size: int = 256 << 20,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
+        from ._urls import absolute, check_root, check_text, encoded, quoted
+
         no_positional_manager(root_url, data_path, query_path, poll, *misplaced)
         if misplaced:
             raise TypeError("StaticURLStore() takes at most 4 positional arguments")
@@ -129,6 +126,7 @@ class StaticURLStore(BaseReadOnlyStore):
         self.ssl_context = ssl_context
         absolute(root, "data_path", data_path)
         self._root = encoded(root)
+        self._data_url = self._root + quoted(data_path)
         self._index_url = encoded(absolute(root, "query_path", query_path))
         self._login = login
 
@@ -138,8 +136,7 @@ class StaticURLStore(BaseReadOnlyStore):
         self._poller: Poller | None = None
         #: Whether the thread was left behind by a fork.
         self._is_orphan = False
-        #: What root_url had: it does not go into pickles.
-        self._login: Any = None
+        self._login = None
 
     def _forked(self) -> None:
         super()._forked()
@@ -157,6 +154,8 @@ class StaticURLStore(BaseReadOnlyStore):
         return {**super().__getstate__(), "ssl_context": None}
 
     def __repr__(self) -> str:
+        from ._http_errors import shown_url
+
         query, mark, _ = self.query_path.partition("?")
         return (
             f"{type(self).__name__}({shown_url(self.root_url)!r}, {self.data_path!r}, "
@@ -204,7 +203,7 @@ class StaticURLStore(BaseReadOnlyStore):
         from ._static_session import StaticSession
         from ._url_access import transport_for
 
-        if credentials is None and self._login is not None and auth_handler_factory is None:
+        if credentials is None and self._login is not None:
             credentials = dict(zip(("username", "password"), self._login, strict=True))
         transport = transport_for(
             self._root, credentials, proxy_handler, auth_handler_factory, self.ssl_context
@@ -214,7 +213,8 @@ class StaticURLStore(BaseReadOnlyStore):
         try:
             session = StaticSession(
                 client,
-                self._root + quoted(self.data_path),
+                self.timeout,
+                self._data_url,
                 self._index_url,
                 self.max_index_size,
             )
@@ -265,13 +265,7 @@ class StaticURLStore(BaseReadOnlyStore):
     # Reading
 
     def _read(self, key: str) -> Value:
-        session = self._connection()
-        metadata = session.index.metadata.get(key)
-        if metadata is None:
-            raise KeyError(key)
-        return _StaticValue(
-            session, key, session.data_url + quoted_key(key), metadata, self.timeout
-        )
+        return self._connection().value(key)
 
     def _head(self, key: str) -> Head | None:
         metadata = self._connection().index.metadata.get(key)
@@ -292,6 +286,22 @@ class StaticURLStore(BaseReadOnlyStore):
 
     def _page(self, prefix: str, start_after: str | None, limit: int | None) -> Iterator[str]:
         return iter(self._connection().index.page(prefix, start_after, limit))
+
+    def check(self) -> list[Finding]:
+        from .maintenance import Finding
+
+        findings = super().check()
+        # What is not there is no damage elsewhere; but the index says that it is.
+        for key in self.keys():
+            try:
+                self.get(key).size  # noqa: B018 - it asks
+            except KeyError:
+                if self.exists(key):
+                    findings.append(Finding(key, "the index has it, but there are no data"))
+            except StoreError:
+                # It was found before.
+                pass
+        return findings
 
     # Changes
 
@@ -351,48 +361,6 @@ class StaticURLStore(BaseReadOnlyStore):
             getLogger(__name__).warning("%r: the index cannot be fetched: %s", self, error)
         if has_listeners(self.event_manager, StorePollFailedEvent):
             self.event_manager.emit(StorePollFailedEvent(self, error=error))
-
-
-class _StaticValue(URLValue):
-    """A value of which a StaticURLStore knows the metadata."""
-
-    def __init__(
-        self, session: StaticSession, key: str, url: str, metadata: Metadata, timeout: float
-    ) -> None:
-        # The metadata need be neither checked nor copied.
-        self.url = url
-        self.timeout = timeout
-        self._key = key
-        self._metadata = metadata
-        self._session = session
-        self._client = session.client
-
-    @property
-    def created(self) -> float | None:  # type: ignore[override]
-        facts = self._known()
-        # Most servers know of one date: it was there by then.
-        return facts.modified if facts.created is None else facts.created
-
-    @property
-    def etag(self) -> str | None:  # type: ignore[override]
-        version = self._known().version
-        # The metadata may come from elsewhere.
-        return None if version is None else digest(version, self._metadata)
-
-    def _request(
-        self,
-        method: str,
-        headers: Mapping[str, str] | None = None,
-        expect: Collection[int] = (),
-    ) -> Response:
-        if self._session.is_closed:
-            raise StoreError(f"the store of {self._key!r} is not connected", key=self._key)
-        try:
-            return super()._request(method, headers, expect)
-        except StoreOSError as error:
-            if error.errno in _NOT_THERE:
-                raise KeyError(self._key) from error
-            raise
 
 
 def _seconds(name: str, value: float, least: float = 0.0) -> float:

@@ -6,7 +6,8 @@ import io
 
 from ._http_errors import http_date, shown_url
 from ._metadata import copy_of, normalise
-from ._streams import BUFFER_SIZE, check_bounds, slice_bounds
+from ._streams import check_bounds, slice_bounds
+from ._url_parts import NOTHING, content_range, part_of, stream_of, wanted_range
 from .errors import StoreError, shown
 from .value import Value
 
@@ -26,12 +27,6 @@ _NO_HEAD = frozenset({400, 403, 405, 406, 501})
 
 # These have all data.
 _WHOLE = frozenset({200, 203})
-
-# So many bytes too many are taken rather than asking for the size first.
-_LITTLE = 65536
-
-# No data are longer, and what is longer than this is read as something else by some servers.
-_HUGE = 2**63 - 1
 
 
 class Facts:
@@ -176,12 +171,12 @@ class URLValue(Value):
         start, end = check_bounds(start, end)
         facts = self._facts
         size = None if facts is None else facts.size
-        wanted = _header(start, end, size)
+        wanted = wanted_range(start, end, size)
         if wanted is None:
             # It cannot be said without the size; or not even with it, as nobody knows that.
             size = self._known().size
-            wanted = "" if size is None else _header(start, end, size)
-        if wanted == _NOTHING:
+            wanted = "" if size is None else wanted_range(start, end, size)
+        if wanted == NOTHING:
             return io.BytesIO()
         if not wanted:
             return self._whole(start, end)
@@ -203,10 +198,10 @@ class URLValue(Value):
             response.close()
             # Not for its word alone: this would be an error that nobody sees.
             size = self._known().size
-            if size is None or _header(start, end, size) != _NOTHING:
+            if size is None or wanted_range(start, end, size) != NOTHING:
                 return None
             return io.BytesIO()
-        found = _content_range(response.headers.get("Content-Range"))
+        found = content_range(response.headers.get("Content-Range"))
         if response.status == 206 and found is not None:
             first, last, total = found
             begin, stop = slice_bounds(start, end, total)
@@ -218,8 +213,8 @@ class URLValue(Value):
             ):
                 self._learn(response, total)
                 if (begin, stop - 1) == (first, last) and response.size is not None:
-                    return _stream(response, response.size)
-                return _part(self.url, response, begin - first, stop - begin)
+                    return stream_of(response, response.size)
+                return part_of(self.url, response, begin - first, stop - begin)
         response.close()
         return None
 
@@ -240,14 +235,14 @@ class URLValue(Value):
         if size is not None:
             begin, stop = slice_bounds(start, end, size)
             if begin == 0 and stop == response.size:
-                return _stream(response, stop)
+                return stream_of(response, stop)
             is_all = start is end is None
-            return _part(self.url, response, begin, stop - begin, is_all=is_all)
+            return part_of(self.url, response, begin, stop - begin, is_all=is_all)
         if start is end is None:
-            return _stream(response, None)
+            return stream_of(response, None)
         if (start or 0) >= 0 and (end is None or end >= 0):
             begin = start or 0
-            return _part(self.url, response, begin, end and max(0, end - begin), is_sure=False)
+            return part_of(self.url, response, begin, end and max(0, end - begin), is_sure=False)
         with response:
             return io.BytesIO(response.read()[start:end])
 
@@ -275,133 +270,3 @@ class URLValue(Value):
 
             transport = URLTransport(self._opener)
         return Client(transport, timeout=self.timeout)
-
-
-_NOTHING = "nothing"
-
-
-def _header(start: int | None, end: int | None, size: int | None) -> str | None:
-    """Return how to ask for a range: '' for all data, _NOTHING if it is empty; None without the size."""
-    if size is not None:
-        begin, stop = slice_bounds(start, end, size)
-        if begin == stop:
-            return _NOTHING
-        return "" if stop - begin == size else f"{begin}-{stop - 1}"
-    start = start or 0
-    if start > _HUGE or (end is not None and start >= end and (start < 0) == (end < 0)):
-        return _NOTHING
-    if end is None or end > _HUGE:
-        if start < 0:
-            # More than all is all; but of what is cut at a far end it is not known.
-            return (str(start) if start >= -_HUGE else "") if end is None else None
-        return f"{start}-" if start else ""
-    if end >= 0:
-        return f"{start}-{end - 1}" if start >= 0 else None
-    if end < -_LITTLE:
-        return None
-    if start < -_HUGE:
-        return ""
-    return f"{start}" if start < 0 else f"{start}-" if start else ""
-
-
-def _content_range(text: str | None) -> tuple[int, int, int] | None:
-    """Return the first and the last byte, and how many there are; None if that is not said or makes no sense."""
-    unit, _, rest = (text or "").strip().partition(" ")
-    place, _, total = rest.strip().partition("/")
-    first, _, last = place.partition("-")
-    # int() takes digits of all scripts, underscores and signs, and refuses thousands of digits.
-    for number in (first, last, total):
-        if not number.isascii() or not number.isdigit() or len(number) >= 20:
-            return None
-    found = int(first), int(last), int(total)
-    return found if unit.lower() == "bytes" and found[0] <= found[1] < found[2] else None
-
-
-def _part(
-    url: str,
-    response: Response,
-    skip: int,
-    length: int | None,
-    is_sure: bool = True,
-    is_all: bool = False,
-) -> BinaryIO:
-    return _stream(_Part(url, response, skip, length, is_sure, is_all), length)
-
-
-def _stream(raw: io.RawIOBase, size: int | None) -> BinaryIO:
-    return io.BufferedReader(raw, _LITTLE if size is None else min(_LITTLE, size + 1))
-
-
-class _Part(io.RawIOBase):
-    """A part of the body of a response.
-
-    Parameters
-    ----------
-    url : str
-    response : Response
-    skip : int
-        So many bytes come before.
-    length : int or None
-        So many bytes it has, None for all there are.
-    is_sure : bool
-        Whether it is an error if there are fewer.
-    is_all : bool
-        Whether it is an error if there are more behind.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        response: Response,
-        skip: int,
-        length: int | None,
-        is_sure: bool,
-        is_all: bool,
-    ) -> None:
-        super().__init__()
-        self._url = url
-        self._response = response
-        self._skip = skip
-        self._left = length
-        self._is_sure = is_sure
-        self._is_all = is_all
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if self.closed:
-            raise ValueError("I/O operation on closed file")
-        target = memoryview(buffer).cast("B")
-        if self._left is not None:
-            target = target[: self._left]
-        while self._skip and target:
-            passed = len(self._response.read(min(self._skip, _LITTLE)))
-            if not passed:
-                return self._ended()
-            self._skip -= passed
-        count = self._response.readinto(target) if target else 0
-        if not count:
-            return self._ended()
-        if self._left is not None:
-            self._left -= count
-        return count
-
-    def readall(self) -> bytes:
-        # Not in the small steps of RawIOBase.
-        return b"".join(iter(lambda: self.read(BUFFER_SIZE) or b"", b""))
-
-    def _ended(self) -> int:
-        if self._left:
-            if self._is_sure:
-                raise StoreError(
-                    f"{shown_url(self._url)}: the data end {self._left} bytes too early"
-                )
-        elif self._is_all and self._response.read(1):
-            raise StoreError(f"{shown_url(self._url)}: there are more data than there were")
-        return 0
-
-    def close(self) -> None:
-        if not self.closed:
-            self._response.close()
-        super().close()

@@ -14,9 +14,11 @@ from encore.storage.copying import copy_store, sync_store
 from encore.storage.dict_memory_store import DictMemoryStore
 from encore.storage.errors import StoreError
 from encore.storage.events import StoreModificationEvent, StoreProgressEvent
+from encore.storage.hash_prefix_store import HashPrefixStore
 from encore.storage.joined_store import JoinedStore
 from encore.storage.prefix_store import PrefixStore
 from encore.storage.read_only_store import ReadOnlyStore
+from encore.storage.sqlite_store import SqliteStore
 from encore.storage.string_value import StringValue
 
 KEYS = [f"k{number:02}" for number in range(20)]
@@ -375,12 +377,71 @@ def test_nothing_is_deleted_from_the_source_where_it_lies_in_the_target():
     assert sync_store(part, whole, delete=True).deleted == []
 
 
-def test_nothing_is_deleted_from_the_source_where_the_target_lies_in_it():
+@pytest.mark.parametrize("match", [None, "[!p]*"])
+def test_where_the_target_lies_in_the_source_its_keys_are_none_of_the_source(match):
     whole = near({"a": StringValue(b"a")})
     part = PrefixStore(JoinedStore([near({}), whole]), "part/", event_manager=EventManager())
     whole.from_bytes("part/gone", b"")
-    assert sync_store(whole, part, match="[!p]*", delete=True).deleted == []
-    assert list(part.keys()) == ["a", "gone"]
+    assert sync_store(whole, part, match=match, delete=True).deleted == ["gone"]
+    assert list(part.keys()) == ["a"]
+    assert list(whole.keys()) == ["a"]
+
+
+def backup(whole):
+    return PrefixStore(whole, "backup/", event_manager=EventManager())
+
+
+def spread(whole):
+    return HashPrefixStore(whole, 2, event_manager=EventManager())
+
+
+@pytest.mark.parametrize("inside", [backup, spread])
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_copy_within_the_source_does_not_nest(tmp_path, inside, twice):
+    whole = SqliteStore(tmp_path / "a.db", event_manager=EventManager())
+    other = SqliteStore(tmp_path / "a.db", event_manager=EventManager()) if twice else whole
+    with whole, other:
+        whole.from_bytes("a", b"1")
+        target = inside(other)
+        assert copy_store(whole, target).copied == ["a"]
+        keys = list(whole.keys())
+        assert len(keys) == 2
+        again = copy_store(whole, target)
+        assert (again.copied, again.skipped) == ([], ["a"])
+        assert list(whole.keys()) == keys
+        whole.delete("a")
+        assert sync_store(whole, target, delete=True, dry_run=True).deleted == ["a"]
+        assert sync_store(whole, target, delete=True).deleted == ["a"]
+        assert list(whole.keys()) == []
+
+
+def test_a_copy_within_the_source_can_be_brought_back():
+    whole = near({"a": StringValue(b"1"), "backup/x": StringValue(b"2")})
+    part = backup(whole)
+    assert copy_store(part, whole).copied == ["x"]
+    # It was nested before.
+    whole.from_bytes("backup/backup/x", b"3")
+    assert "backup/x" in copy_store(part, whole, on_conflict="overwrite").copied
+
+
+def test_a_part_may_be_copied_deeper():
+    whole = near({"a/1": StringValue(b"1"), "2": StringValue(b"2")})
+    manager = EventManager()
+    part, deeper = (PrefixStore(whole, name, event_manager=manager) for name in ("a/", "a/b/"))
+    for _ in range(2):
+        copy_store(part, deeper)
+    assert list(whole.keys()) == ["2", "a/1", "a/b/1"]
+
+
+def test_all_of_a_joined_store_goes_into_one_of_its_members():
+    one, other = near({"a": StringValue(b"1")}), near({"b": StringValue(b"2")})
+    assert copy_store(JoinedStore([one, other]), one).copied == ["b"]
+
+
+def test_the_same_place_by_two_objects_is_not_copied(tmp_path):
+    one, other = (SqliteStore(tmp_path / "a.db", event_manager=EventManager()) for _ in range(2))
+    with pytest.raises(ValueError, match="same place"):
+        sync_store(ReadOnlyStore(one), other, delete=True)
 
 
 def test_two_parts_of_one_store_are_two_stores():

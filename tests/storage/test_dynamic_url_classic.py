@@ -9,8 +9,10 @@ from application_transport import APPLICATIONS, ApplicationTransport, store_on
 from classic_server import ClassicServer
 
 from encore.events.event_manager import EventManager
+from encore.storage.dict_memory_store import DictMemoryStore
 from encore.storage.errors import AuthorizationError, StoreError, StoreFullError, TemporaryError
 from encore.storage.retry_policy import RetryPolicy
+from encore.storage.server import StoreApplication
 from encore.storage.string_value import StringValue
 
 LARGE = bytes(range(256)) * 1000
@@ -37,9 +39,7 @@ def server():
 
 @pytest.fixture
 def store(server):
-    store = store_on(
-        server, event_manager=EventManager(), policy=RetryPolicy(2, first_delay=0)
-    )
+    store = store_on(server, event_manager=EventManager(), policy=RetryPolicy(2, first_delay=0))
     with store:
         assert server.log.pop() == "OPTIONS /query"
         yield store
@@ -242,7 +242,14 @@ def test_data_that_have_been_overwritten_are_not_taken_for_the_old(store, server
 def test_ranges_where_the_server_knows_none(store):
     put(store, "k", LARGE)
     size = len(LARGE)
-    for start, end in [(0, 10), (5, 10), (None, None), (-10, None), (-10, -5), (size - 5, size + 9)]:
+    for start, end in [
+        (0, 10),
+        (5, 10),
+        (None, None),
+        (-10, None),
+        (-10, -5),
+        (size - 5, size + 9),
+    ]:
         for stream in (store.get_data_range("k", start, end), store.get("k").range(start, end)):
             assert stream.read() == LARGE[start:end]
     for start, end in [(10, 5), (size, None), (size + 10, None), (3, 3)]:
@@ -256,8 +263,7 @@ def test_conditions_are_refused_clearly(store, server):
     server.log.clear()
     for condition in ({"if_match": "x"}, {"if_none_match": "*"}):
         with pytest.raises(NotImplementedError):
-            put_if = {"k": (io.BytesIO(), {})}
-            store.set("k", put_if["k"], **condition)
+            store.set("k", (io.BytesIO(), {}), **condition)
         with pytest.raises(NotImplementedError):
             store.delete("k", **condition)
     with pytest.raises(ValueError, match="both"):
@@ -324,3 +330,16 @@ def test_what_is_equal_for_the_server_alone_is_not_found(store):
     put(store, "truth", n=True)
     assert dict(store.query(n=1)) == {"number": {"n": 1}}
     assert dict(store.query(n=True)) == {"truth": {"n": True}}
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [({"static": True}, "nothing of this name"), ({"hosts": ["a"]}, "no server of")],
+)
+def test_one_of_ours_that_refuses_is_not_taken_for_such_a_server(options, text):
+    with DictMemoryStore(event_manager=EventManager()) as inner:
+        store = store_on(StoreApplication(inner, **options))
+        with pytest.raises(StoreError, match=text):
+            store.connect()
+        assert not store.is_connected()
+    APPLICATIONS.clear()

@@ -12,17 +12,25 @@ from hostile_server import (
     close,
     drip,
     forever,
-    one_by_one,
     ok,
+    one_by_one,
     read,
     read_head,
     reset,
     silence,
+    wait_for,
 )
-from http_clients import Clock, new_client
+from http_clients import Clock, close_all, new_client
 
 from encore.storage.errors import StoreError, StoreOSError, TemporaryError
 from encore.storage.retry_policy import is_temporary
+
+
+@pytest.fixture(autouse=True)
+def _close_clients():
+    yield
+    close_all()
+
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 PERIOD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -35,8 +43,7 @@ def get(server, piece=3, **options):
         try:
             found.append(way(server, piece, options))
         except StoreError as error:
-            assert type(error).__module__.startswith("encore.")
-            found.append(error)
+            found.append(error.with_traceback(None))
     first = found[0]
     for each in found:
         if isinstance(first, StoreError):
@@ -91,7 +98,7 @@ GOOD = {
     "a tab": HEAD + b"Content-Length:\t3 \t\r\n\r\nabc",
     "a value of two lines": HEAD + b"X: a\r\n  b\r\nContent-Length: 3\r\n\r\nabc",
     "latin-1": HEAD + b"X: \xe4\r\nContent-Length: 3\r\n\r\nabc",
-    "chunks": PERIOD + b"3\r\nabc\r\nA;x=\"y\"\r\n0123456789\r\n0\r\n\r\n",
+    "chunks": PERIOD + b'3\r\nabc\r\nA;x="y"\r\n0123456789\r\n0\r\n\r\n',
     "chunks with trailers": PERIOD + b"03 \r\nabc\r\n000\r\nX: y\r\n\r\n",
     "no chunks": PERIOD + b"0\r\n\r\n",
     "HTTP/1.0": b"HTTP/1.0 200 OK\r\n\r\nabc",
@@ -233,23 +240,14 @@ def test_a_reset_before_the_request_is_read_is_an_error():
 
 
 def test_a_reset_in_a_body_without_length_is_an_error():
-    with HostileServer([read, b"HTTP/1.0 200 OK\r\n\r\nabc", read_head_or_reset]) as server:
-        with pytest.raises(TemporaryError), new_client().request("GET", server.url) as response:
-            assert response.read(3) == b"abc"
-            server.go.set()
-            response.read(1)
-
-
-def read_head_or_reset(peer):
-    assert peer.server.go.wait(10)
-    reset(peer)
-
-
-@pytest.fixture(autouse=True)
-def _go():
-    HostileServer.go = threading.Event()
-    yield
-    del HostileServer.go
+    go = threading.Event()
+    with HostileServer([read, b"HTTP/1.0 200 OK\r\n\r\nabc", wait_for(go), reset]) as server:
+        response = new_client().request("GET", server.url)
+        assert response.read(3) == b"abc"
+        go.set()
+        for _ in range(2):
+            with pytest.raises(TemporaryError, match="reset"):
+                response.read(1)
 
 
 def test_what_is_wrong_with_a_body_stays_wrong():
@@ -319,12 +317,12 @@ def test_a_body_where_there_is_none_is_not_the_next_answer(name):
 # Time
 
 
-def dripping(data, **options):
+def dripping(data, end=silence, **options):
     """What a client finds that gets one byte whenever it looks at its clock, which is a second."""
     turn = threading.Semaphore(0)
     clock = Clock(step=1.0)
     clock.on_look = turn.release
-    with HostileServer([read, drip(data, turn), silence]) as server:
+    with HostileServer([read, drip(data, turn), end]) as server:
         return new_client(clock=clock, timeout=30.0).request("GET", server.url, **options).read()
 
 
@@ -345,8 +343,9 @@ def test_a_slow_drip_does_not_outlast_the_time_of_a_call(data):
         dripping(data, whole=True)
 
 
-def test_a_drip_that_ends_in_time_is_an_answer():
-    assert dripping(b"HTTP/1.1 200\r\n\r\n"[:14] + b"A:b\n\n")[:0] == b""
+def test_a_drip_may_take_its_time_while_a_body_is_streamed():
+    # Each read has the time of a call for itself.
+    assert dripping(HEAD + b"\r\n" + b"x" * 100, end=close) == b"x" * 100
 
 
 def test_silence_is_an_error_in_time():
@@ -417,19 +416,23 @@ def test_a_compressed_body_may_come_in_chunks():
         packed(b"abc" * 1000)[:-9],
         packed(b"abc")[:-8] + bytes(8),
         packed(b"abc") + b"and more",
-        b"",
     ],
 )
 def test_bad_gzip_is_an_error(body):
-    with HostileServer([read, zipped(body), close]) as server, pytest.raises(StoreError, match="gzip"):
+    with (
+        HostileServer([read, zipped(body), close]) as server,
+        pytest.raises(StoreError, match="gzip"),
+    ):
         get(server, headers=ASKED)
 
 
 def test_gzip_that_is_cut_off_is_an_error():
     body = packed(bytes(range(256)) * 100)
-    with HostileServer([read, zipped(body[:-20], Content_Length=str(len(body))), close]) as server:
-        with pytest.raises(TemporaryError, match="20 bytes too early"):
-            get(server, headers=ASKED)
+    with (
+        HostileServer([read, zipped(body[:-20], Content_Length=str(len(body))), close]) as server,
+        pytest.raises(TemporaryError, match="20 bytes too early"),
+    ):
+        get(server, headers=ASKED)
 
 
 def test_another_coding_than_was_asked_for_is_an_error():
@@ -447,20 +450,22 @@ def bomb(size):
 
 
 def test_a_bomb_does_not_go_off():
-    with HostileServer([read, zipped(bomb(8 << 20)), close]) as server:
+    with HostileServer([read, zipped(bomb(2 << 20)), close]) as server:
         with pytest.raises(StoreError, match="too large"):
             get(server, 65536, headers=ASKED, limit=1 << 20)
         response = new_client().request("GET", server.url, headers=ASKED, limit=1 << 20)
         # No more is made of it than is read.
         assert response.read(1000) == bytes(1000)
-        assert get(server, 65536, headers=ASKED, limit=8 << 20) == bytes(8 << 20)
+        assert get(server, 65536, headers=ASKED, limit=2 << 20) == bytes(2 << 20)
 
 
 def test_a_bomb_has_a_limit_of_its_own(monkeypatch):
     monkeypatch.setattr("encore.storage._http_response._INFLATED", 1 << 20)
-    with HostileServer([read, zipped(bomb(2 << 20)), close]) as server:
-        with pytest.raises(StoreError, match="too large"):
-            get(server, 65536, headers=ASKED)
+    with (
+        HostileServer([read, zipped(bomb(2 << 20)), close]) as server,
+        pytest.raises(StoreError, match="too large"),
+    ):
+        get(server, 65536, headers=ASKED)
 
 
 # Limits
@@ -468,7 +473,11 @@ def test_a_bomb_has_a_limit_of_its_own(monkeypatch):
 
 @pytest.mark.parametrize(
     "data",
-    [answer(b"x" * 100), HEAD + b"\r\n" + b"x" * 100, PERIOD + b"64\r\n" + b"x" * 100 + b"\r\n0\r\n\r\n"],
+    [
+        answer(b"x" * 100),
+        HEAD + b"\r\n" + b"x" * 100,
+        PERIOD + b"64\r\n" + b"x" * 100 + b"\r\n0\r\n\r\n",
+    ],
     ids=["length", "endless", "chunks"],
 )
 def test_a_body_has_no_more_than_the_limit(data):
@@ -479,9 +488,11 @@ def test_a_body_has_no_more_than_the_limit(data):
 
 
 def test_an_endless_body_is_not_collected():
-    with HostileServer([read, HEAD + b"\r\n", forever(b"x" * 65536)]) as server:
-        with pytest.raises(StoreError, match="too large"):
-            new_client().request("GET", server.url, whole=True, limit=1 << 20)
+    with (
+        HostileServer([read, HEAD + b"\r\n", forever(b"x" * 65536)]) as server,
+        pytest.raises(StoreError, match="too large"),
+    ):
+        new_client().request("GET", server.url, whole=True, limit=1 << 20)
 
 
 def test_a_length_that_is_not_true_takes_no_memory():
@@ -497,9 +508,11 @@ def test_a_length_that_is_not_true_takes_no_memory():
 
 def test_the_body_of_a_refusal_is_not_read_to_its_end():
     head = b"HTTP/1.1 500 No\r\nContent-Type: application/json\r\n\r\n"
-    with HostileServer([read, head, forever(b"x" * 65536)]) as server:
-        with pytest.raises(TemporaryError, match="status 500"):
-            new_client().request("GET", server.url)
+    with (
+        HostileServer([read, head, forever(b"x" * 65536)]) as server,
+        pytest.raises(TemporaryError, match="status 500"),
+    ):
+        new_client().request("GET", server.url)
 
 
 @pytest.mark.parametrize("end", [close, reset, silence])

@@ -41,7 +41,8 @@ def test_the_ends_of_http_are_inclusive(begin, length, text):
 
 
 @pytest.mark.parametrize(
-    ("begin", "length"), [(0, 10), (5, None), (-5, None), (90, 50), (200, 5), (-200, None), (0, None)]
+    ("begin", "length"),
+    [(0, 10), (5, None), (-5, None), (90, 50), (200, 5), (-200, None), (0, None)],
 )
 @pytest.mark.parametrize("size", [None, 100])
 def test_a_server_that_sends_all(begin, length, size):

@@ -332,6 +332,21 @@ def test_a_body_that_nobody_wants_is_not_asked_for():
         assert wire.has_ended()
 
 
+def test_a_client_is_not_asked_in_the_middle_of_an_answer():
+    def application(environ, start):
+        start("200 OK", TEXT)
+        yield b"begun "
+        yield environ["wsgi.input"].read()
+
+    with wired(application) as wire:
+        wire.send(put(b"", "Expect: 100-continue", framing="Content-Length: 4"))
+        got = wire.sock.recv(65536)
+        assert got.startswith(b"HTTP/1.1 200 ")
+        wire.send(b"body")
+        wire.end()
+        assert (got + wire.rest()).endswith(b"\r\n6\r\nbegun \r\n4\r\nbody\r\n0\r\n\r\n")
+
+
 # Bodies that are not read
 
 

@@ -15,7 +15,8 @@ from certificates import Authority
 from http_wire import DEADLINE, GET, Truncated, Wire
 
 from encore.storage import _http_server
-from encore.storage._http_server import Server, is_loopback
+from encore.storage._http_server import Server
+from encore.storage._http_server_address import is_loopback
 from encore.storage.dict_memory_store import DictMemoryStore
 from encore.storage.errors import StoreError, StoreOSError
 from encore.storage.server import serve
@@ -120,7 +121,7 @@ def test_a_port_that_is_not_permitted(monkeypatch):
         def bind(self, address):
             raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(_http_server.socket, "socket", Socket)
+    monkeypatch.setattr(socket, "socket", Socket)
     with pytest.raises(StoreOSError) as caught:
         Server(hello, port=80)
     assert caught.value.errno == errno.EACCES
@@ -134,7 +135,7 @@ def test_a_host_that_is_none(monkeypatch, host):
 
     if host[0] != "a" and host[0] != "\udcff":
         # Nobody is asked for it.
-        monkeypatch.setattr(_http_server.socket, "getaddrinfo", unknown)
+        monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(StoreOSError):
         Server(hello, host, 0)
 
@@ -208,11 +209,8 @@ def test_threads_end_with_the_server():
         assert set(threading.enumerate()) > before
     for wire in wires:
         wire.close()
-    end = time.monotonic() + DEADLINE
-    while set(threading.enumerate()) - before:
-        # They have nothing to wait for.
-        assert time.monotonic() < end
-        threading.Event().wait(0.001)
+    # They have nothing to wait for.
+    assert wait_until(lambda: set(threading.enumerate()) <= before)
     assert server._threads == 0
 
 
@@ -226,16 +224,25 @@ def test_connections_that_wait_end_at_once():
         assert silent.has_ended()
 
 
+def wait_until_it_listens_no_more(server):
+    end = time.monotonic() + DEADLINE
+    try:
+        while time.monotonic() < end:
+            Wire(server).close()
+    except ConnectionError:
+        return
+    raise AssertionError("it listens")
+
+
 def test_what_is_being_answered_is_answered(halting):
     server = Server(halting, port=0, grace=1000).start()
     with Wire(server) as wire, Wire(server) as late:
         begin(wire, halting)
         stopping = threading.Thread(target=server.stop)
         stopping.start()
-        # It listens no more, and says nothing to those who have not asked yet.
+        # It says nothing to those who have not asked yet, and listens no more.
         assert late.has_ended()
-        with pytest.raises(ConnectionRefusedError):
-            Wire(server)
+        wait_until_it_listens_no_more(server)
         assert stopping.is_alive()
         halting.go.set()
         assert wire.answer().body == b"firstfinal"
@@ -318,13 +325,27 @@ def test_clients_that_linger_do_not_hold_a_server_that_stops():
         # The client does not close its side.
 
 
-def test_who_took_the_thread_of_another_is_ended_too():
+def test_who_took_the_thread_of_another_is_ended_too(monkeypatch):
+    monkeypatch.setattr(_http_server, "_HOLD", 1000.0)
     with Server(hello, port=0, max_connections=1, grace=1000) as server, Wire(server) as first:
         first.ask(GET)
         with Wire(server) as second:
             server.stop()
             assert first.has_ended()
             assert second.has_ended()
+
+
+def test_a_client_that_waits_for_a_thread_is_ended(monkeypatch, halting):
+    monkeypatch.setattr(_http_server, "_HOLD", 1000.0)
+    server = Server(halting, port=0, max_connections=1, grace=1000).start()
+    with Wire(server) as wire, Wire(server) as late:
+        begin(wire, halting)
+        assert wait_until(lambda: server._held)
+        server.request_stop()
+        assert late.has_ended()
+        halting.go.set()
+        assert wire.answer().body == b"firstfinal"
+        server.stop()
 
 
 def test_a_server_that_lacks_descriptors_can_be_stopped(monkeypatch):
@@ -482,7 +503,7 @@ def test_a_store_that_cannot_be_connected_frees_the_port():
         def connect(self, credentials=None):
             raise StoreError("no")
 
-    listen = _http_server._listen
+    listen = _http_server.listen
 
     def listening(*arguments):
         sock = listen(*arguments)
@@ -490,7 +511,7 @@ def test_a_store_that_cannot_be_connected_frees_the_port():
         return sock
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(_http_server, "_listen", listening)
+    patch.setattr(_http_server, "listen", listening)
     with pytest.raises(StoreError, match="no"):
         serve(Broken(), port=0)
     patch.undo()
@@ -605,7 +626,7 @@ def test_an_answer_over_https_that_is_not_finished_looks_unfinished(contexts, ca
                 b"".join(iter(lambda: tls.recv(65536), b""))
 
 
-@pytest.mark.parametrize("data", [b"", b"\x16\x03\x01", GET, bytes(1000)])
+@pytest.mark.parametrize("data", [b"", b"\x16\x03\x01", bytes(1000)])
 def test_a_handshake_has_to_come_in_time(contexts, data):
     with Server(echo, port=0, timeout=0.1, ssl_context=contexts[0]) as server:
         with Wire(server) as wire:
@@ -620,22 +641,44 @@ def test_a_handshake_has_to_come_in_time(contexts, data):
             assert wire.ask(GET).body == b"ab"
 
 
+def test_a_client_of_http_is_told_that_this_is_https(contexts):
+    with Server(echo, port=0, ssl_context=contexts[0]) as server, Wire(server) as wire:
+        answer = wire.ask(GET)
+        assert answer.status == 426
+        assert b"this server speaks HTTPS" in answer.body
+
+
+def test_http_is_told_that_this_is_https(contexts):
+    with Server(echo, port=0, ssl_context=contexts[0]) as server:
+        for request in (GET, b"OPTIONS /a", b"P"):
+            with Wire(server) as wire:
+                answer = wire.ask(request)
+                assert (answer.status, answer.fields["connection"]) == (426, "close")
+                assert b"HTTPS" in answer.body
+                wire.end()
+                assert wire.has_ended()
+        with Wire(server, tls=contexts[1]) as wire:
+            assert wire.ask(GET).body == b"ab"
+
+
 def test_silent_handshakes_do_not_hold_a_server_that_stops(contexts):
     server = Server(echo, port=0, grace=0.02, ssl_context=contexts[0])
     with server, Wire(server) as wire:
         wire.send(b"\x16")
-        assert wait_for_thread(server)
+        assert wait_until(lambda: server._connections)
 
 
-def wait_for_thread(server):
+def wait_until(condition):
     end = time.monotonic() + DEADLINE
-    while not server._connections:
-        assert time.monotonic() < end
+    while not condition():
+        if time.monotonic() > end:
+            return False
         threading.Event().wait(0.001)
     return True
 
 
-def test_too_many_https_clients_are_closed(contexts):
+def test_too_many_https_clients_are_closed(contexts, monkeypatch):
+    monkeypatch.setattr(_http_server, "_HOLD", 0.01)
     server_side, client_side = contexts
     with (
         Server(echo, port=0, max_connections=1, ssl_context=server_side) as server,
@@ -646,6 +689,7 @@ def test_too_many_https_clients_are_closed(contexts):
             assert wire.rest() == b""
         assert busy.ask(GET[10:]).body == b"ab"
         # One that waits gives way here too.
+        assert wait_until(lambda: server.waiting)
         with Wire(server, tls=client_side) as wire:
             assert wire.ask(GET).body == b"ab"
         assert busy.has_ended()

@@ -16,7 +16,7 @@ from wsgi_client import WSGIClient
 from encore.events.event_manager import EventManager
 from encore.storage._http_requests import Source
 from encore.storage._http_server import Server
-from encore.storage._http_session import SessionTransport, error_of
+from encore.storage._http_session import SessionTransport, _with_path_of, error_of
 from encore.storage._request_body import RequestBody
 from encore.storage.dict_memory_store import DictMemoryStore
 from encore.storage.dynamic_url_store import DynamicURLStore
@@ -137,6 +137,24 @@ def test_a_prepared_url_is_put_back_with_what_was_added_to_it():
     )
     store.exists("a")
     assert session.calls[-1][2]["allow_redirects"] is True
+
+
+@pytest.mark.parametrize(
+    ("url", "prepared", "sent"),
+    [
+        ("http://h/a%2E/b", "http://h/a./b?x=1", "http://h/a%2E/b?x=1"),
+        ("http://h/a/%2E%2E/b", "http://h/b", "http://h/a/%2E%2E/b"),
+        ("/keys/a", "https://h/api/keys/a", "https://h/api/keys/a"),
+        ("/keys/%2E", "https://h/api/keys/.", "https://h/api/keys/."),
+        ("/keys/a/%2E%2E", "https://h/api/keys", None),
+    ],
+)
+def test_which_urls_are_put_back(url, prepared, sent):
+    if sent is None:
+        with pytest.raises(StoreError, match="another path"):
+            _with_path_of(url, prepared)
+    else:
+        assert _with_path_of(url, prepared) == sent
 
 
 def test_a_request_method_of_its_own_is_not_passed_by():
@@ -348,13 +366,9 @@ def test_errors_are_told_apart_by_what_they_are_made_of(error, kind, happened):
 
 
 def test_what_an_error_came_in_the_middle_of_says_nothing():
-    try:
-        try:
-            raise ConnectionRefusedError(111, "somebody else's")
-        except OSError:
-            raise TimeoutError
-    except OSError as error:
-        assert getattr(error_of(error, "http://h/"), "happened", None) is None
+    error = TimeoutError()
+    error.__context__ = ConnectionRefusedError(111, "somebody else's")
+    assert error_of(error, "http://h/").happened is None
 
 
 def test_an_error_that_holds_itself():

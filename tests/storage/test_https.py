@@ -183,7 +183,7 @@ def test_http_to_a_port_of_https(make_store, served, right):
 
 def test_https_to_a_port_of_http(make_store, served, authority):
     url = served(None).replace("http:", "https:")
-    with pytest.raises(StoreError, match="TLS") as caught:
+    with pytest.raises(StoreError, match="plain HTTP") as caught:
         make_store(url, ssl_context=authority.trusting()).connect(PASSWORD)
     assert not is_temporary(caught.value)
     assert served.seen == []

@@ -26,7 +26,15 @@ MODULES = sorted(
 FREE = {"__future__", "_thread", "errno", "itertools"}
 
 # Modules that others import on first use, and what they may load: this and all that it needs.
-LATE = {"encore.storage._files": {"contextlib"}, "encore.storage._copier": {"contextlib"}}
+LATE = {
+    "encore.storage._files": {"contextlib"},
+    "encore.storage._copier": {"contextlib"},
+    "encore.storage._http_server": {"logging", "queue", "selectors", "socket", "threading"},
+    "encore.storage._http_server_address": {"socket"},
+    "encore.storage._http_server_channel": {"socket", "struct"},
+    "encore.storage._http_server_connection": {"logging", "socket"},
+    "encore.storage._http_socket": {"http.client", "select", "socket"},
+}
 
 CONTRACT = {
     "encore",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import io
 import random
 import tempfile
@@ -1166,3 +1167,13 @@ def test_a_subclass_that_overrides_set_is_called_by_all():
     stamping.from_bytes("a", b"data")
     stamping.set_metadata("b", {"n": 1})
     assert contents(stamping) == {"a": (b"data", {"stamp": 1}), "b": (b"", {"n": 1, "stamp": 1})}
+
+
+def test_its_signature_can_be_read():
+    assert list(inspect.signature(JoinedStore).parameters) == ["stores", "event_manager"]
+
+    class Own(JoinedStore):
+        def __init__(self, one, other):
+            super().__init__([one, other])
+
+    assert list(inspect.signature(Own).parameters) == ["one", "other"]

@@ -130,3 +130,16 @@ def test_a_store_that_can_only_be_read_has_a_mapping_that_can_only_be_read(tmp_p
 def test_repr_names_the_store(store):
     assert repr(store.mapping()) == f"StoreMapping({store!r})"
     assert repr(ReadOnlyStoreMapping(store)) == f"ReadOnlyStoreMapping({store!r})"
+
+
+@pytest.mark.parametrize("data", ["str", None, 5, io.BytesIO()])
+def test_what_is_set_is_bytes(store, data):
+    mapping = store.mapping()
+    with pytest.raises(TypeError, match="the data of a key are bytes, not"):
+        mapping["a"] = data
+    with pytest.raises(ValueError, match="key"):
+        mapping[""] = data
+    assert mapping["a"] == b"1"
+    mapping["a"] = bytearray(b"3")
+    mapping["b"] = memoryview(b"4")
+    assert mapping == {"a": b"3", "b": b"4"}

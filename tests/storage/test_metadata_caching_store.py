@@ -568,3 +568,22 @@ def test_it_does_what_the_model_does(seed):
         return MetadataCachingStore(inner, event_manager=event_manager)
 
     check_store(make, seed, 150)
+
+
+def test_stats_count_what_was_asked():
+    store = MetadataCachingStore(DictMemoryStore(event_manager=EventManager()))
+    with store:
+        store.from_bytes("a", b"")
+        assert store.stats() == {"hits": 0, "asked": 0, "listings": 0, "entries": 0}
+        for _ in range(3):
+            store.get_metadata("a")
+        assert store.stats() == {"hits": 2, "asked": 1, "listings": 0, "entries": 1}
+        list(store.keys())
+        assert store.stats()["listings"] == 1
+        assert not store.exists("b")
+        with pytest.raises(KeyError):
+            store.get("c")
+        list(store.query_keys())
+        assert store.stats() == {"hits": 5, "asked": 1, "listings": 1, "entries": 1}
+        store.forget()
+        assert store.stats()["entries"] == 0

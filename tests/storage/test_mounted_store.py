@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import pickle
@@ -751,3 +752,74 @@ def test_push_in_a_child_that_was_forked_off_in_the_middle_of_one():
     mounted._pushing.add((os.getpid() + 1, "m/a"))
     mounted.push("m/a")
     assert contents(mounted.backing_store) == {"m/a": (b"old", {})}
+
+
+def test_push_of_what_only_the_backing_store_has_says_so():
+    mounted, _ = new(backing={"m/a": (b"", {}), "b": (b"", {})})
+    for store in (
+        mounted,
+        MountedStore("m/", mounted.mount_store, ReadOnlyStore(mounted.backing_store)),
+    ):
+        for key in ("m/a", "b"):
+            with pytest.raises(KeyError) as caught:
+                store.push(key)
+            assert (
+                str(caught.value) == f"{key!r} is in the backing store only, not in the mount store"
+            )
+        with pytest.raises(KeyError) as caught:
+            store.push("m/no")
+        assert str(caught.value) == "'m/no'"
+
+
+# Discarding
+
+
+def test_discard_drops_what_covers_a_key():
+    mounted, events = new(
+        mount={"a": (b"mount", {"n": 1}), "b": (b"new", {"n": 2})},
+        backing={"m/a": (b"old", {"o": 1})},
+    )
+    kinds = []
+    mounted.event_manager.connect(
+        StoreModificationEvent,
+        lambda event: kinds.append((event.action, event.key, event.metadata)),
+        filter={"source": mounted},
+    )
+    with pytest.raises(StoreError, match="backing store; discard\\(\\) would drop what covers it"):
+        mounted.delete("m/a")
+    mounted.discard("m/a")
+    mounted.discard("m/b")
+    assert contents(mounted.mount_store) == {}
+    assert contents(mounted) == {"m/a": (b"old", {"o": 1})}
+    assert kinds == [("update", "m/a", {"o": 1}), ("delete", "m/b", {"n": 2})]
+    for key in ("m/a", "m/no", "b", "m/"):
+        with pytest.raises(KeyError) as caught:
+            mounted.discard(key)
+        assert caught.value.args == (key,)
+    with pytest.raises(StoreError, match="shows through from the backing store$"):
+        mounted.delete("m/a")
+    for key, error in ((5, TypeError), ("", ValueError)):
+        with pytest.raises(error):
+            mounted.discard(key)
+
+
+def test_discard_is_part_of_a_transaction():
+    mounted, events = new(mount={"a": (b"mount", {})}, backing={"m/a": (b"old", {})})
+    with suppress(LookupError), mounted.transaction():
+        mounted.discard("m/a")
+        assert mounted.to_bytes("m/a") == b"old"
+        raise LookupError
+    assert mounted.to_bytes("m/a") == b"mount"
+    assert events == []
+
+
+def test_discard_of_what_can_only_be_read():
+    mounted, _ = new(mount={"a": (b"mount", {})})
+    store = MountedStore("m/", ReadOnlyStore(mounted.mount_store), mounted.backing_store)
+    with pytest.raises(StoreError, match="can only be read"):
+        store.discard("m/a")
+
+
+def test_its_signature_can_be_read():
+    parameters = list(inspect.signature(MountedStore).parameters)
+    assert parameters == ["mount_point", "mount_store", "backing_store", "event_manager"]

@@ -15,6 +15,7 @@ from encore.storage.errors import StoreError, StoreOSError
 from encore.storage.filesystem_store import FileSystemStore, FileSystemStoreError
 from encore.storage.opener import open_store
 from encore.storage.sqlite_store import SqliteStore
+from encore.storage.static_url_store import StaticURLStore
 
 
 @pytest.fixture(autouse=True)
@@ -211,6 +212,17 @@ def test_a_url_is_the_folder_of_the_keys_and_the_query(name):
     assert store._url("a") == f"{name.rstrip('/')}/keys/a"
 
 
+@pytest.mark.parametrize("url", ["http://host/x", "https://host/x/", "file:/tmp/x"])
+def test_a_static_url_is_that_of_a_folder(url):
+    store = open_store(f"static:{url}", options={"poll": 0, "timeout": 5})
+    assert type(store) is StaticURLStore
+    assert "index.json" in vars(store).values()
+    with pytest.raises(StoreError, match="can only be read"):
+        open_store(f"static:{url}", create=True)
+    with pytest.raises(ValueError, match="poll, timeout"):
+        open_store(f"static:{url}", options={"pol": 0})
+
+
 def test_a_login_in_a_url_is_not_shown():
     name = "https://me:secret@host/x"
     store = open_store(name)
@@ -233,7 +245,9 @@ def _error(*arguments, **named):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["http:server", "http://", "http:///x", "https://:80/", "static:x"])
+@pytest.mark.parametrize(
+    "name", ["http:server", "http://", "http:///x", "https://:80/", "static:x"]
+)
 def test_a_url_without_a_host_is_refused(name):
     with pytest.raises(ValueError, match="no host"):
         open_store(name)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import pickle
 import tempfile
 import unittest
 
+import pytest
 from store_kits import FAST
 
 from encore.events.api import EventManager
@@ -55,3 +57,21 @@ def test_it_shows_what_changes():
     store.store.from_bytes("a", b"1")
     assert store.to_bytes("a") == b"1"
     assert repr(store) == f"ReadOnlyStore({store.store!r})"
+
+
+def test_what_would_write_is_not_there_and_says_why():
+    inner = DictMemoryStore(event_manager=EventManager())
+    store = ReadOnlyStore(inner, event_manager=EventManager())
+    for name in ("set", "from_bytes", "delete", "transaction"):
+        assert not hasattr(store, name)
+        with pytest.raises(
+            AttributeError, match=f"no attribute '{name}': it can only be read"
+        ) as e:
+            getattr(store, name)
+        assert (e.value.name, e.value.obj) == (name, store)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'$"):
+        _ = store.nothing
+    assert copy.deepcopy(store).store is not inner
+    # A half made one, as pickle and copy make it.
+    with pytest.raises(AttributeError, match="no attribute 'store'$"):
+        _ = ReadOnlyStore.__new__(ReadOnlyStore).store

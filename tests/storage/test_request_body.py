@@ -111,7 +111,11 @@ def test_a_seekable_stream_can_be_given_again():
     stream = io.BytesIO(b"skipped" + LARGE)
     stream.seek(7)
     steps = []
-    body = body_of(stream, buffer_size=50_000, progress=lambda step: steps.append(step))
+
+    def progress(step):
+        steps.append(step)
+
+    body = body_of(stream, buffer_size=50_000, progress=progress)
     body.put_before(b"{}")
     assert body.seekable()
     assert body.read(60_000) == (b"{}" + LARGE)[:60_000]

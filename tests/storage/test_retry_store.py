@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import io
 import logging
 import pickle
@@ -1181,3 +1182,12 @@ def test_what_the_inner_store_finds_is_found(setting):
     setting.memory._store["a"] = (b"data", {}, 1.0, 1.0)
     assert setting.store.check() == setting.flaky.check() == []
     assert setting.store.info() == {**setting.flaky.info(), "type": "RetryStore"}
+
+
+def test_what_is_the_policys_is_given_to_the_policy():
+    inner = DictMemoryStore(event_manager=EventManager())
+    with pytest.raises(
+        TypeError, match=r"RetryStore\(store, RetryPolicy\(attempts=\.\.\., factor="
+    ):
+        RetryStore(inner, attempts=3, factor=2)
+    assert list(inspect.signature(RetryStore).parameters) == ["store", "policy", "event_manager"]

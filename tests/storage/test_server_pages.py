@@ -446,10 +446,13 @@ def test_download_goes_on_where_it_has_stopped(client, store):
 
 def test_read_only_pages(store):
     put(store, "k")
+    secret = b"of all"
+    writable = PageClient(StoreApplication(store, browse=True, secret=secret))
+    fields = writable.page(url("delete", "k")).fields
     for application in (
-        StoreApplication(store, readonly=True, browse=True),
-        StoreApplication(ReadOnlyStore(store), browse=True),
-        StoreApplication(store, static=True, browse=True),
+        StoreApplication(store, readonly=True, browse=True, secret=secret),
+        StoreApplication(ReadOnlyStore(store), browse=True, secret=secret),
+        StoreApplication(store, static=True, browse=True, secret=secret),
     ):
         client = PageClient(application)
         for path in ("/", url("key", "k")):
@@ -458,8 +461,10 @@ def test_read_only_pages(store):
             assert not [link for link in page.links if "upload" in link or "delete" in link]
         for path in ("/browse/upload", url("upload", "k"), url("delete", "k")):
             assert client.page(path).status == 403
-            assert client.submit(path, {}).status == 403
+            file = ("x", b"") if "upload" in path else None
+            assert client.submit(path, fields, file).status == 403
     assert store.exists("k")
+    assert writable.submit(url("delete", "k"), fields).status == 200
 
 
 def test_users_see_what_is_theirs(store):

@@ -147,6 +147,14 @@ def in_transaction(store, key):
         store.set(key, (stream(), {}))
 
 
+def unless_changed(store, key):
+    """Return the condition that the store has what it has."""
+    try:
+        return {"if_match": store.store.get(key).etag}
+    except KeyError:
+        return {"if_match": "none"}
+
+
 # How a method is called for one key, and what is needed for it.
 OF_A_KEY = {
     "get": (lambda s, k, path: s.get(k), {"exists", "get"}),
@@ -164,14 +172,30 @@ OF_A_KEY = {
     "set": (lambda s, k, path: s.set(k, (stream(), {})), {"set"}),
     "set_data": (lambda s, k, path: s.set_data(k, stream()), {"set"}),
     "set_metadata": (lambda s, k, path: s.set_metadata(k, {"n": 2}), {"set"}),
-    "update_metadata": (lambda s, k, path: s.update_metadata(k, {"n": 2}), {"set"}),
+    "update_metadata": (lambda s, k, path: s.update_metadata(k, {"n": 2}), {"exists", "set"}),
     "from_bytes": (lambda s, k, path: s.from_bytes(k, b"new"), {"set"}),
     "from_file": (lambda s, k, path: s.from_file(k, stream()), {"set"}),
     "multiset": (lambda s, k, path: s.multiset([k], [(stream(), {})]), {"set"}),
     "multiset_data": (lambda s, k, path: s.multiset_data([k], [stream()]), {"set"}),
     "multiset_metadata": (lambda s, k, path: s.multiset_metadata([k], [{}]), {"set"}),
-    "multiupdate_metadata": (lambda s, k, path: s.multiupdate_metadata([k], [{}]), {"set"}),
-    "delete": (lambda s, k, path: s.delete(k), {"delete"}),
+    "multiupdate_metadata": (
+        lambda s, k, path: s.multiupdate_metadata([k], [{}]),
+        {"exists", "set"},
+    ),
+    "delete": (lambda s, k, path: s.delete(k), {"exists", "delete"}),
+    # Their answers would tell whether there is such a key.
+    "set if": (
+        lambda s, k, path: s.set(k, (stream(), {}), **unless_changed(s, k)),
+        {"exists", "set"},
+    ),
+    "set_data if": (
+        lambda s, k, path: s.set_data(k, stream(), **unless_changed(s, k)),
+        {"exists", "set"},
+    ),
+    "set_metadata if": (
+        lambda s, k, path: s.set_metadata(k, {}, **unless_changed(s, k)),
+        {"exists", "set"},
+    ),
     "copy": (lambda s, k, path: s.copy(k, "free"), {"exists", "get"}),
     "copy to": (lambda s, k, path: s.copy("free", k), {"set"}),
     "move": (lambda s, k, path: s.move(k, "free"), {"exists", "get", "delete"}),
@@ -182,7 +206,7 @@ OF_A_KEY = {
 OF_AN_ITEM = {
     "__getitem__": (lambda m, k: m[k], {"exists", "get"}),
     "__setitem__": (lambda m, k: m.update({k: b"new"}), {"set"}),
-    "__delitem__": (lambda m, k: m.__delitem__(k), {"delete"}),
+    "__delitem__": (lambda m, k: m.__delitem__(k), {"exists", "delete"}),
 }
 # What needs no more than a login, for the store as a whole.
 OF_ALL = {
@@ -209,6 +233,7 @@ FREE = {
     "user_key_path",
     "user_key_store",
     "username",
+    "users",
 }
 
 
@@ -480,7 +505,7 @@ def test_a_listing_asks_as_it_comes_to_the_keys(inner):
             call("key5")
 
 
-@pytest.mark.parametrize("given", [{"set", "delete"}, {"set", "delete", "get"}, ALL])
+@pytest.mark.parametrize("given", [{"set", "delete", "exists"}, ALL])
 def test_events_tell_nothing_of_what_may_not_be_read(picky, given):
     heard = []
     picky.event_manager.connect(StoreModificationEvent, lambda event: heard.append(event.metadata))
@@ -931,3 +956,50 @@ def test_a_store_of_several_that_shows_the_users_under_two_names():
     store.from_bytes("a", b"1")
     assert list(store.keys()) == [".usa", "a"]
     assert list(store.keys(limit=1)) == [".usa"]
+
+
+@pytest.mark.parametrize("method", ["add_user", "change_password"])
+@pytest.mark.parametrize("password", ["", b""])
+def test_a_password_is_not_empty(store, method, password):
+    name = "new" if method == "add_user" else "bob"
+    with pytest.raises(ValueError, match="a password is not empty"):
+        getattr(store, method)(name, password)
+    assert not store.store.exists(".user_new")
+    assert store.is_connected()
+
+
+def test_users_are_listed(inner):
+    store = SimpleAuthStore(inner, quick_encoder, event_manager=EventManager())
+    assert store.users() == []
+    for name in ("eve", "Bob", "a/b", "\u00e9"):
+        store.add_user(name, "pw")
+    # No token: nobody can log in.
+    inner.from_bytes(".user_empty", b"")
+    inner.from_bytes(".user_", b"x")
+    assert store.users() == ["Bob", "a/b", "eve", "\u00e9"]
+    store.remove_user("eve")
+    assert store.users() == ["Bob", "a/b", "\u00e9"]
+
+
+def test_users_of_a_store_of_their_own_are_listed(inner):
+    users = DictMemoryStore(event_manager=EventManager())
+    store = SimpleAuthStore(inner, quick_encoder, "", users, event_manager=EventManager())
+    store.add_user("bob", "pw")
+    assert store.users() == ["bob"]
+
+
+@pytest.mark.parametrize("key", ["secret", "nowhere"])
+def test_what_is_merely_set_tells_nothing(picky, key):
+    picky.given = {"set", "delete"}
+    for call in (
+        lambda: picky.delete(key),
+        lambda: picky.update_metadata(key, {}),
+        lambda: picky.multiupdate_metadata([key], [{}]),
+        lambda: picky.set(key, (io.BytesIO(), {}), if_none_match="*"),
+        lambda: picky.set_data(key, io.BytesIO(), if_match="x"),
+    ):
+        with pytest.raises(HiddenKeyError) as raised:
+            call()
+        assert raised.value.args == HiddenKeyError(key).args
+    assert picky.set(key, (io.BytesIO(), {})) is None
+    assert picky.set_metadata(key, {}) is None

@@ -90,8 +90,10 @@ class Authority:
         self._self_signed(name, "server")
         return self._context(name)
 
-    def issue(self, name, names="DNS:localhost, IP:127.0.0.1", ends=_LATER):
-        """Return the context of a server that has a certificate for these names until then."""
+    def issue(
+        self, name, names="DNS:localhost, IP:127.0.0.1", ends=_LATER, starts="20200101000000Z"
+    ):
+        """Return the context of a server that has a certificate for these names, from then to then."""
         config = self._configured(self.name, names)
         request = self.folder / f"{name}.csr"
         self._run(
@@ -100,7 +102,7 @@ class Authority:
         )
         self._run(
             *("ca", "-batch", "-notext", "-config", config, "-extensions", "server"),
-            *("-startdate", "20200101000000Z", "-enddate", ends),
+            *("-startdate", starts, "-enddate", ends),
             *("-in", request, "-out", self.folder / f"{name}.pem"),
         )
         return self._context(name)
@@ -113,3 +115,30 @@ class Authority:
     def trusting(self):
         """Return the context of a client that trusts this authority, and nobody else."""
         return ssl.create_default_context(cafile=str(self.path))
+
+
+class Certificate:
+    """A certificate of an authority of its own.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there.
+    names : str
+        As openssl writes them: ``DNS:localhost,IP:127.0.0.1``.
+    start, end : str
+        As ``20200101000000Z``.
+    """
+
+    def __init__(self, folder, names, start="20200101000000Z", end=_LATER):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._authority = Authority(folder)
+        self._context = self._authority.issue("server", names, end, start)
+
+    def for_server(self):
+        """Return the context of a server that has it."""
+        return self._context
+
+    def for_client(self):
+        """Return the context of a client that trusts it."""
+        return self._authority.trusting()

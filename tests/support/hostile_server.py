@@ -71,10 +71,12 @@ class Peer:
 
     def body(self, request):
         if request.headers.get("transfer-encoding") == "chunked":
+            pieces = []
             while size := int(self.line(), 16):
-                request.body += self.take(size)
+                pieces.append(self.take(size))
                 assert self.take(2) == b"\r\n"
             assert self.line() == b""
+            request.body = b"".join(pieces)
         else:
             request.body = self.take(int(request.headers.get("content-length", 0)))
 
@@ -102,9 +104,10 @@ def drip(data, turn):
     """Send one byte at a time, each when `turn` (a semaphore) is released."""
 
     def step(peer):
+        peer.server.wakers.append(turn.release)
         for position in range(len(data)):
-            if not turn.acquire(timeout=PATIENCE):
-                raise TimeoutError("nobody wants the next byte")
+            if not turn.acquire(timeout=PATIENCE) or peer.server.is_over:
+                return
             peer.sock.sendall(data[position : position + 1])
 
     return step
@@ -216,6 +219,9 @@ class HostileServer:
         #: How many connections there were.
         self.connections = 0
         self.failures = []
+        #: Called at the end.
+        self.wakers = []
+        self.is_over = False
         self._threads = []
         self._peers = []
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -227,6 +233,9 @@ class HostileServer:
         return self
 
     def __exit__(self, kind, *exc_info):
+        self.is_over = True
+        for wake in self.wakers:
+            wake()
         # Wakes accept() where closing does not.
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()

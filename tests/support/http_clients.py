@@ -6,6 +6,15 @@ from encore.storage._http import Client
 from encore.storage._http_connections import HTTPTransport
 from encore.storage.retry_policy import RetryPolicy
 
+#: All that new_client() has made since close_all().
+made = []
+
+
+def close_all():
+    """Close the clients that were made."""
+    while made:
+        made.pop().close()
+
 
 class Clock:
     """A clock that moves when somebody sleeps, and by `step` whenever it is looked at."""
@@ -32,4 +41,6 @@ def new_client(auth=None, *, attempts=1, timeout=10.0, clock=None, proxies=None,
         clock = Clock()
     policy = RetryPolicy(attempts, jitter=0, sleep=clock.sleep, clock=clock)
     transport = HTTPTransport(auth, ProxyHandler(proxies or {}), clock=clock, **options)
-    return Client(transport, timeout=timeout, policy=policy)
+    client = Client(transport, timeout=timeout, policy=policy)
+    made.append(client)
+    return client

@@ -7,7 +7,7 @@ import sys
 from encore.storage.opener import open_store
 from encore.storage.server import StoreApplication
 
-store = open_store(os.environ["STORE"])
+store = open_store(os.environ["STORE"], options={"durability": "process"})
 store.connect()
 application = StoreApplication(store)
 

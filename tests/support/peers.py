@@ -5,6 +5,7 @@ Each is skipped where it is not installed, with a reason that says so.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import shutil
@@ -13,7 +14,6 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -57,7 +57,7 @@ def listener():
     return sock
 
 
-@contextmanager
+@contextlib.contextmanager
 def started(command, sockets, folder, path="/", **environment):
     """Run a server that inherits sockets which listen, until the end of the block.
 
@@ -94,11 +94,14 @@ def started(command, sockets, folder, path="/", **environment):
             sock.close()
     try:
         for port in ports:
-            wait_until(lambda port=port: _is_ready(process, output, port, path), f"{command[0]} answers")
+            wait_until(
+                lambda port=port: _is_ready(process, output, port, path), f"{command[0]} answers"
+            )
         yield process
     finally:
         # It has nothing to put in order, and may have children.
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -148,7 +151,7 @@ _GUNICORN = [
 ]
 
 
-@contextmanager
+@contextlib.contextmanager
 def wsgi_server(name, folder, store):
     """Run a store under a WSGI server of that name; give its process and its URL.
 

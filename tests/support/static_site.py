@@ -11,6 +11,31 @@ import json
 import threading
 from urllib.parse import unquote_to_bytes
 
+PATIENCE = 20.0
+
+#: data_path and query_path of a store on a site.
+PATHS = ("data/", "index.json")
+
+
+def wait(event):
+    assert event.wait(PATIENCE), "waited in vain"
+
+
+def in_thread(function, *args):
+    thread = threading.Thread(target=function, args=args, daemon=True)
+    thread.start()
+    return thread
+
+
+def join(*threads):
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def polling_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "encore-_poll"]
+
 
 class Site:
     """What the server has.

@@ -11,6 +11,7 @@ import threading
 import unicodedata
 import unittest
 import unittest.mock
+import weakref
 
 import pytest
 
@@ -830,3 +831,60 @@ def test_no_two_mixins_define_the_same_name():
 def test_every_check_has_its_sentence():
     checks = [name for name in dir(StoreConformance) if name.startswith("test_")]
     assert [name for name in checks if not getattr(StoreConformance, name).__doc__] == []
+
+
+# What breaks a check by an error of its own
+
+
+class WithoutStamps(DictMemoryStore):
+    def get(self, key):
+        value = super().get(key)
+        return StringValue(value.data.read(), value.metadata)
+
+
+class QueryWithoutSlash(DictMemoryStore):
+    def query(self, select=None, *, where=None, **kwargs):
+        return super().query(select, where=where, **kwargs)
+
+
+class ReadsWithoutSize(DictMemoryStore):
+    def set_data(self, key, data, buffer_size=2**20, **conditions):
+        super().set_data(key, io.BytesIO(data.read()), buffer_size, **conditions)
+
+    def set(self, key, value, buffer_size=2**20, **conditions):
+        if isinstance(value, tuple):
+            value = io.BytesIO(value[0].read()), value[1]
+        super().set(key, value, buffer_size, **conditions)
+
+
+class NotToBePickled(DictMemoryStore):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.reference = weakref.ref(self)
+
+
+@pytest.mark.parametrize(
+    ("store_class", "check", "what", "sentence"),
+    [
+        (
+            WithoutStamps,
+            "test_stamps",
+            "created of a value is a time in seconds",
+            "created survives",
+        ),
+        (QueryWithoutSlash, "test_any_name_can_be_queried", "'self'", "query(self, /, ...)"),
+        (
+            ReadsWithoutSize,
+            "test_reads_of_any_size_are_put_together",
+            "read() without a size",
+            "anything with read(n)",
+        ),
+        (NotToBePickled, "test_pickling", "cannot pickle", "stores can be pickled"),
+    ],
+)
+def test_an_error_says_which_sentence_is_broken(store_class, check, what, sentence):
+    result = outcome(store_class, check)
+    assert result.errors == []
+    [(_, text)] = result.failures
+    assert what in text
+    assert sentence in text.rpartition("The contract: ")[2]

@@ -6,6 +6,7 @@ import io
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
+from unittest import SkipTest
 
 from ...events.abstract_event_manager import BaseEvent
 from ...events.event_manager import EventManager
@@ -135,9 +136,23 @@ class StoreCase(_Case):
     # Failures
 
     def _formatMessage(self, msg: Any, standardMsg: str) -> str:
+        return self._with_promise(super()._formatMessage(msg, standardMsg))
+
+    def _with_promise(self, message: str) -> str:
         promise = getattr(type(self), self._testMethodName).__doc__
-        message: str = super()._formatMessage(msg, standardMsg)
         return f"{message}\nThe contract: {' '.join(promise.split())}" if promise else message
+
+    def _callTestMethod(self, method: Callable[[], object]) -> None:
+        """Run a check; what the store raises in the middle of it breaks a sentence too."""
+        try:
+            super()._callTestMethod(method)  # type: ignore[misc]
+        except (SkipTest, self.failureException):
+            raise
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] == "unittest":
+                raise
+            message = f"it raised {type(error).__name__}: {error}"
+            raise self.failureException(self._with_promise(message)) from error
 
     def refused(
         self,
@@ -293,6 +308,15 @@ def _short(value: object) -> str:
         return "<nested deeply>"
 
 
+# No stream gives everything to who asks for a buffer.
+_NO_SIZE = -(2**62)
+
+
+def _check_size(size: int) -> None:
+    if size == _NO_SIZE:
+        raise TypeError("read() without a size: a stream is anything with read(n), called with n")
+
+
 class Failure(Exception):
     """What a caller's stream raises."""
 
@@ -327,7 +351,8 @@ class Trickle:
         self.position = 0
         self.asked: list[Any] = []
 
-    def read(self, size: int, /) -> bytes:
+    def read(self, size: int = _NO_SIZE, /) -> bytes:
+        _check_size(size)
         self.asked.append(size)
         if (
             self.error is not None
@@ -349,12 +374,13 @@ class Answers:
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
 
-    def read(self, size: int, /) -> Any:
+    def read(self, size: int = _NO_SIZE, /) -> Any:
+        _check_size(size)
         return self.answers.pop(0) if self.answers else b""
 
 
 class Closed:
     """A stream that must not be touched."""
 
-    def read(self, size: int, /) -> NoReturn:
+    def read(self, size: int = _NO_SIZE, /) -> NoReturn:
         raise AssertionError("the stream was read before the arguments were checked")

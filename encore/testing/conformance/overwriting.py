@@ -41,6 +41,9 @@ class Overwriting(StoreCase):
         metadata too."""
         self.put("key", b"data", a=1)
         value = self.store.get("key")
+        for name in ("created", "modified"):
+            stamp = getattr(value, name)
+            self.assertIsInstance(stamp, float, f"{name} of a value is a time in seconds")
         self.assertAlmostEqual(value.created, value.modified, delta=5)
         created, modified = value.created, value.modified
         changes: dict[str, Callable[[], object]] = {
@@ -56,6 +59,7 @@ class Overwriting(StoreCase):
             change()
             value = self.store.get("key")
             self.assertEqual(value.created, created, f"created survives {what}")
+            self.assertIsInstance(value.modified, float, f"there is a time modified after {what}")
             self.assertGreater(value.modified, modified, f"modified moves on {what}")
             modified = value.modified
         self.store.to_bytes("key")

@@ -112,8 +112,8 @@ class Query(StoreCase):
         self.assertEqual(len(self.found()), 9)
 
     def test_any_name_can_be_queried(self) -> None:
-        """Query: every metadata name can be queried, through where= also 'select' and 'where'
-        themselves."""
+        """Query: every metadata name can be queried, 'self' included (by def query(self, /, ...)),
+        and through where= also 'select' and 'where'."""
         names = [
             "self",
             "key",

@@ -112,7 +112,7 @@ def test_many_names_are_found_as_well():
 
 def test_pages_are_cut_out_of_the_sorted_keys():
     keys = ["b", "a", "a/b", "a\U0010ffff", "\u00e9", "ab", "\U0010ffff", "B", "a/"]
-    index = StaticIndex(dict.fromkeys(keys, {}))
+    index = StaticIndex({key: {} for key in keys})
     for prefix in ("", "a", "a/", "\U0010ffff", "no", "a\U0010ffff", "zzz"):
         for after in (None, "", "a", "a/", "aa", "\U0010ffff"):
             expected = sorted(

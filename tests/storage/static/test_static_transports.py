@@ -133,6 +133,17 @@ def test_files_that_may_not_be_read(store, folder, monkeypatch):
     assert caught.value.errno == 13
 
 
+def test_a_second_change_before_the_clock_ticks_is_seen(store, folder):
+    path = folder / "index.json"
+    path.write_text('{"a": {"n": 5}}')
+    store.update_index()
+    status = os.stat(path)
+    path.write_text('{"a": {"n": 6}}')
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    store.update_index()
+    assert store.get_metadata("a") == {"n": 6}
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
 def test_nobody_waits_for_the_other_end_of_a_fifo(store, folder):
     os.mkfifo(folder / "data" / "gone")
@@ -199,7 +210,15 @@ def test_values_by_ftp(ftp, ftp_store):
 def test_ranges_by_ftp(ftp, ftp_store, unknown):
     ftp.unknown = unknown
     value = ftp_store.get("a")
-    for start, end in ((None, None), (5, 10), (-5, None), (-10, -5), (5, -5), (SIZE, None), (-5, SIZE)):
+    for start, end in (
+        (None, None),
+        (5, 10),
+        (-5, None),
+        (-10, -5),
+        (5, -5),
+        (SIZE, None),
+        (-5, SIZE),
+    ):
         assert read(value.range(start, end)) == DATA[start:end]
     assert any(command == "REST 5" for command in ftp.seen) == ("SIZE" not in unknown)
 

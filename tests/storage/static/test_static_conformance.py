@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 import unittest
@@ -11,6 +12,10 @@ from pathlib import Path
 import pytest
 from static_site import Site, serving
 
+from encore.events.event_manager import EventManager
+from encore.storage._http_server import Server
+from encore.storage.dict_memory_store import DictMemoryStore
+from encore.storage.server import StoreApplication
 from encore.storage.static_url_store import StaticURLStore
 from encore.storage.tests.abstract_test import TEST1, TEST1_METADATA, StoreReadTestMixin
 from encore.testing.conformance import ReadOnlyStoreConformance
@@ -58,6 +63,16 @@ class TestWithoutLengths(Served, ReadOnlyStoreConformance, unittest.TestCase):
     """A server that answers HEAD alone with a Content-Length."""
 
     options = {"lengths": "head", "ranges": False, "keep_alive": False}
+
+
+@pytest.mark.slow
+class TestOverOurServer(Served, ReadOnlyStoreConformance, unittest.TestCase):
+    def make_filled_store(self, contents, event_manager=None):
+        inner = DictMemoryStore(event_manager=EventManager())
+        for key, (data, metadata) in contents.items():
+            inner.set(key, (io.BytesIO(data), metadata))
+        server = self.stack.enter_context(Server(StoreApplication(inner, static=True), port=0))
+        return StaticURLStore(server.url, "data/", "index.json", event_manager=event_manager)
 
 
 class TestInFiles(InFiles, ReadOnlyStoreConformance, unittest.TestCase):
