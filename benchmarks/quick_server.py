@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.stores import MANY, MIB, pairs  # noqa: E402
+from benchmarks.stores import MANY, MIB, pairs
 
 DATA = bytes(range(256)) * 16
 

@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 import threading
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from shutil import copyfileobj
@@ -20,8 +21,8 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.stores import MANY, MIB, pairs  # noqa: E402
-from benchmarks.suite import scratch  # noqa: E402
+from benchmarks.stores import MANY, MIB, pairs
+from benchmarks.suite import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -85,16 +86,13 @@ def encore(listener: socket.socket, app: Any) -> None:
 
 
 def waitress(listener: socket.socket, app: Any) -> None:
-    from waitress import create_server
-
-    server = create_server(app, sockets=[listener], threads=THREADS)
+    server = import_module("waitress").create_server(app, sockets=[listener], threads=THREADS)
     ready(listener.getsockname()[1])
     server.run()
 
 
 def gunicorn(listener: socket.socket, app: Any) -> None:
-    from gunicorn.app.base import BaseApplication
-
+    base: Any = import_module("gunicorn.app.base").BaseApplication
     settings = {
         "bind": f"fd://{listener.fileno()}",
         "worker_class": "gthread",
@@ -104,7 +102,7 @@ def gunicorn(listener: socket.socket, app: Any) -> None:
         "control_socket_disable": True,
     }
 
-    class Application(BaseApplication):  # type: ignore[misc]
+    class Application(base):  # type: ignore[misc]
         def load_config(self) -> None:
             for name, value in settings.items():
                 if name in self.cfg.settings:
@@ -127,7 +125,7 @@ def http_server(listener: socket.socket, size: int) -> None:
     found["/nothing"] = found["/data/key"] = DATA
     file = scratch() / "large"
     with file.open("wb") as out:
-        copyfileobj(Zeros(size), out)  # type: ignore[misc]
+        copyfileobj(Zeros(size), out)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -529,6 +529,58 @@ def test_nothing_is_left_of_what_set_many_keys(places):
     assert not list(places.rglob("store"))
 
 
+@pytest.fixture
+def quick_port(monkeypatch):
+    """The port of a quick server that ends with the test."""
+    from benchmarks import serving
+
+    ends = []
+    monkeypatch.setattr(
+        serving, "atexit", SimpleNamespace(register=lambda *call: ends.append(call))
+    )
+    serving._started.cache_clear()
+    yield serving.quick_server()
+    serving._started.cache_clear()
+    for end, process in ends:
+        end(process)
+        assert process.returncode == 0
+
+
+def test_clients_of_a_row_get_whole_answers_of_the_quick_server(quick_port):
+    from benchmarks.serving import answered, request, together
+
+    wanted = request("/data/key", "Range: bytes=10-19")
+    clients = [answered(quick_port, wanted, 10) for _ in range(3)]
+    assert together(clients, wanted, 7) > 0
+    size = 3 * 2**20 + 1
+    assert clients[0].ask(request(f"/keys/large-{size}/data")) == size
+    assert clients[0].ask(request("/keys/k/data", method="PUT", body=bytes(size))) == 2
+    assert clients[0].ask(request("/index.json")) > 100_000
+    for client in clients:
+        client.sock.close()
+
+
+def test_a_server_ends_with_the_process_that_has_started_it():
+    from benchmarks import serving
+
+    script = "from benchmarks.serving import site_server; print(site_server('encore', 'nothing'))"
+    script += "; import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
+    )
+    # Its output ends when nobody has it any more: the server had its own.
+    port = int(done.stdout)
+    try:
+        sock = serving.socket.create_connection((serving.HOST, port), timeout=30)
+    except OSError:
+        return
+    with sock:
+        try:
+            assert sock.recv(1) == b""
+        except ConnectionResetError:
+            pass
+
+
 def test_list_measures_nothing(run, capsys):
     status, data = run("--list")
     assert (status, data) == (0, None)

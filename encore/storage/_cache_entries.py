@@ -2,7 +2,8 @@
 
 An entry of the cache has the key of the value that it stands for, its data, and three names of
 metadata: ``state``; ``store``, which tells the store that it belongs to; and ``entry``, a JSON text with
-all the rest, so that no index of the cache has to do with it. It is written in one set(), so that the cache holds all of an entry or nothing.
+all the rest, so that no index of the cache has to do with it. It is written in one set(), so that the
+cache holds all of an entry or nothing.
 """
 
 from __future__ import annotations

@@ -31,4 +31,8 @@ def parse_etag(text: str | None) -> str | None:
         return etag
     from urllib.parse import unquote
 
-    return unquote(etag, errors="surrogatepass")
+    try:
+        return unquote(etag, errors="surrogatepass")
+    except UnicodeDecodeError:
+        # It is none of ours.
+        return None

@@ -7,7 +7,7 @@ from ._http_origins import origin_of
 from ._http_requests import Source
 from ._http_response import Headers, Response
 from .errors import StoreError, TemporaryError, shown
-from .retry_policy import Attempts, RetryPolicy, may_have_happened
+from .retry_policy import Attempts, RetryPolicy, is_temporary, may_have_happened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def quote_key(key: str) -> str:
     What a server or a proxy might take out of a path is escaped: segments that are empty, ``.`` or
     ``..``, with all slashes of such a key.
     """
+    if key.isalnum() and key.isascii():
+        return key
     from urllib.parse import quote
 
     if key.startswith("/") or key.endswith("/") or "//" in key or _has_dots(key):
@@ -170,9 +172,7 @@ class Client:
             except Exception as error:
                 facts: Any = error
                 if source is not None and source.error is not None:
-                    if source.error is error:
-                        raise
-                    # The transport has made something else of it.
+                    # Perhaps the transport has made something else of it.
                     break
                 may_repeat = (safe or getattr(error, "happened", None) is False) and (
                     source is None or source.may_repeat
@@ -185,6 +185,9 @@ class Client:
                     was_stale = False
                 else:
                     facts.repeated = repeated
+                    if repeated and is_temporary(error) and not may_have_happened(error):
+                        # But that was the last attempt only.
+                        raise TemporaryError(str(error), key=key) from error
                     raise
                 if source is not None and not source.again():
                     raise
@@ -210,7 +213,7 @@ class Client:
         while True:
             left = deadline - self._policy.clock()
             if left <= 0:
-                raise timed_out(shown_url(here))
+                raise timed_out(shown_url(here), happened=False)
             response = self._transport.send(method, here, sent, body, left, foreign=foreign)
             if response.status not in _REDIRECTS or response.status in expect:
                 return response

@@ -215,7 +215,9 @@ class Logins:
         has_some = bool(self._handlers) or origin.login is not None
         return has_some and origin.key not in self._known
 
-    def learn(self, origin: Origin, url: str, text: str | None, sent: str | None) -> bool:
+    def learn(
+        self, origin: Origin, url: str, text: str | None, sent: str | None, *, again: bool
+    ) -> bool:
         """Whether to try again after a refusal.
 
         Parameters
@@ -226,6 +228,9 @@ class Logins:
             The challenge.
         sent : str or None
             What was sent with the request that is refused.
+        again : bool
+            Whether that was made of the challenge before this one: then it is wrong, unless only its
+            number was too old.
         """
         for scheme, challenge in self._by_strength(text or ""):
             found = self._password(origin, url, challenge.get("realm"), scheme)
@@ -240,11 +245,7 @@ class Logins:
                     known = Digest(*found, challenge)
                 except ValueError:
                     continue
-                if (
-                    sent is not None
-                    and f'nonce="{_quote(challenge["nonce"])}"' in sent
-                    and challenge.get("stale", "").lower() != "true"
-                ):
+                if again and challenge.get("stale", "").lower() != "true":
                     return False
             self._known[origin.key] = known
             return True

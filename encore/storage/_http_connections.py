@@ -145,6 +145,7 @@ class HTTPTransport:
         line = target
         if proxy is not None and not origin.is_secure:
             line = f"{origin.url}{target}"
+        is_told = is_told_by_proxy = False
         for turn in range(_TURNS):
             login = proxy_login = None
             head = more
@@ -178,10 +179,14 @@ class HTTPTransport:
                 break
             if response.status == 401 and is_ours:
                 challenge = response.headers.get("www-authenticate")
-                again = self._logins.learn(origin, url, challenge, login)
-            elif response.status == 407 and proxy is not None:
+                again = self._logins.learn(origin, url, challenge, login, again=is_told)
+                is_told = True
+            elif response.status == 407 and proxy is not None and line is not target:
                 challenge = response.headers.get("proxy-authenticate")
-                again = self._proxy_logins.learn(proxy, proxy.url, challenge, proxy_login)
+                again = self._proxy_logins.learn(
+                    proxy, proxy.url, challenge, proxy_login, again=is_told_by_proxy
+                )
+                is_told_by_proxy = True
             else:
                 again = asks and response.status == 417
                 asks = origin.asks_for_bodies = False
@@ -236,11 +241,7 @@ class HTTPTransport:
 
     def _release(self, connection: Connection) -> None:
         """Keep a connection whose answer has been read, if another one can follow."""
-        if (
-            not connection.is_kept
-            or connection.has_more()
-            or connection.generation is not self._generation
-        ):
+        if not connection.is_kept:
             connection.close()
             return
         connection.idle_since = self._clock()
@@ -252,17 +253,16 @@ class HTTPTransport:
 
             kept = self._local.kept = Kept()
             self._kept.add(ref(kept, self._kept.discard))
-        before = kept.connections.pop(connection.key, None)
-        if before is not None:
-            before.close()
-        elif len(kept.connections) >= _MOST_KEPT:
+        connections = kept.connections
+        if len(connections) >= _MOST_KEPT:
             kept.close()
-        if kept.connections.setdefault(connection.key, connection) is not connection:
-            # A finalizer has come in between that gave one back too.
+        if connections.setdefault(connection.key, connection) is not connection:
+            # It has one already.
             connection.close()
-        if connection.generation is not self._generation:
-            # Another thread has closed the transport meanwhile.
-            kept.close()
+        elif connection.generation is not self._generation:
+            # The transport has been closed meanwhile, perhaps just now.
+            if connections.pop(connection.key, None) is not None:
+                connection.close()
 
     def close(self) -> None:
         """Close what is idle, and what is in use when it is no more. It may be used again."""
@@ -274,13 +274,13 @@ class HTTPTransport:
                 kept.close()
 
     def _open(self, origin: Origin, deadline: float) -> Connection:
-        for _ in range(_TURNS):
-            connection = self._try_to_open(origin, deadline)
+        for turn in range(_TURNS):
+            connection = self._try_to_open(origin, deadline, turn > 0)
             if connection is not None:
                 return connection
         raise AuthorizationError(f"{origin.url}: the proxy wants another password each time")
 
-    def _try_to_open(self, origin: Origin, deadline: float) -> Connection | None:
+    def _try_to_open(self, origin: Origin, deadline: float, again: bool) -> Connection | None:
         """Return a new connection; None if a proxy is to be asked again, with a password."""
         from ._http_socket import Connection
 
@@ -296,7 +296,7 @@ class HTTPTransport:
             if origin.proxy is not None and origin.is_secure:
                 if origin.proxy.is_secure:
                     raise StoreError(f"{there.url}: no TLS by way of a proxy that has TLS itself")
-                if not self._tunnel(connection, origin, origin.proxy):
+                if not self._tunnel(connection, origin, origin.proxy, again):
                     connection.close()
                     return None
                 connection.where = origin.url
@@ -325,7 +325,7 @@ class HTTPTransport:
             sent = basic(*proxy.login)
         return sent
 
-    def _tunnel(self, connection: Connection, origin: Origin, proxy: Origin) -> bool:
+    def _tunnel(self, connection: Connection, origin: Origin, proxy: Origin, again: bool) -> bool:
         """Have a proxy connect us; False if it refuses, and may not with what we know now."""
         target = f"{origin.host_in_url}:{origin.port}"
         sent = self._proxy_login(proxy, "CONNECT", target)
@@ -338,7 +338,7 @@ class HTTPTransport:
             return True
         if status == 407:
             challenge = headers.get("proxy-authenticate")
-            if self._proxy_logins.learn(proxy, proxy.url, challenge, sent):
+            if self._proxy_logins.learn(proxy, proxy.url, challenge, sent, again=again):
                 return False
         text = f"{connection.where}: the proxy does not connect to {origin.url}: status {status}"
         if status in (401, 403, 407):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from ._http_bodies import ChunkedBody, EndlessBody, SizedBody
-from ._http_errors import StaleConnectionError, UnsentError
+from ._http_errors import BrokenConnectionError, StaleConnectionError, UnsentError
 from ._http_head import BadAnswerError, body_size, is_chunked, is_kept
 from ._http_requests import SMALL
 from ._http_response import Response
@@ -46,10 +46,10 @@ def exchange(
     asked = wait is None
     try:
         if request.source is None and (body is None or len(body) <= SMALL):
-            connection.send_bytes(head if body is None else b"".join((head, body)))
+            _send_first(connection, head if body is None else b"".join((head, body)))
             return _settled(connection, _answer(connection), True), asked
-        connection.send_bytes(head)
-        if wait is not None and connection.has_arrived(wait):
+        _send_first(connection, head)
+        if wait is not None and connection.has_arrived(min(wait, connection.left())):
             early, asked = _next_head(connection), True
         if not _is_refusal(early):
             for piece in request.pieces():
@@ -74,8 +74,18 @@ def exchange(
             raise
         except StoreError:
             raise error from None
-    connection.begin(timeout)
     return _settled(connection, early or _answer(connection), True), asked
+
+
+def _send_first(connection: Connection, data: bytes) -> None:
+    try:
+        connection.send_bytes(data)
+    except UnsentError:
+        # Some of it may have been sent.
+        raise
+    except BrokenConnectionError as error:
+        error.happened = False
+        raise
 
 
 def _is_refusal(answer: Answer | None) -> bool:
@@ -126,7 +136,6 @@ def response_of(
         else:
             size = body_size(headers)
             if size is None:
-                connection.is_kept = False
                 return Response(status, url, headers, EndlessBody(connection, release))
             if size:
                 body = SizedBody(connection, release, size)

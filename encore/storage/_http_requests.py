@@ -41,7 +41,7 @@ class Source:
     def read(self, size: int = -1, /) -> bytes:
         self.is_begun = True
         try:
-            return as_bytes(self._stream.read(size), "the stream's read()")
+            return as_bytes(self._stream.read(size), "the stream's read() must give")
         except BaseException as error:
             self.error = error
             raise

@@ -103,6 +103,7 @@ class Response(io.RawIOBase):
         self._inflate: Any = None
         self._deflated = b""
         self._timeout: float | None = None
+        self._pace = self._came = 0
 
     def __repr__(self) -> str:
         return f"<Response {self.status}>"
@@ -139,15 +140,21 @@ class Response(io.RawIOBase):
             pieces.append(self._take(_PIECE, read))
         return b"".join(pieces)
 
+    def readall(self) -> bytes:
+        # Else a BufferedReader would get it in very small pieces.
+        return self.read()
+
     def _take(self, size: int, read: Callable[[int], Any]) -> Any:
         """Return what read(size) returns; what is wrong with it is so for ever."""
         if self._failure is not None:
             raise _copy(self._failure)
         try:
-            if self._timeout is not None:
+            if self._timeout is not None and self._came >= self._pace:
                 self._body.renew(self._timeout)  # type: ignore[union-attr]
+                self._came = 0
             data = read(size)
             count = len(data)
+            self._came += count
             if self._missing is not None and self._inflate is None:
                 self._missing -= count
                 if self._missing < 0 or not count:
@@ -178,6 +185,11 @@ class Response(io.RawIOBase):
         """From now on each read has so much time of its own."""
         if hasattr(self._body, "renew"):
             self._timeout = timeout
+
+    def paced(self, size: int) -> None:
+        """From now on that time is for each `size` bytes, however many reads they take."""
+        self._pace = size
+        self._came = size
 
     def limit(self, size: int) -> None:
         """Let the body have so many bytes at most."""

@@ -268,7 +268,9 @@ class Answer:
 def plain_answer(status: int, message: str, *fields: str, has_body: bool = True) -> bytes:
     """Return an answer of the server itself, with which the connection ends."""
     reason, kind = _OWN[status]
-    body = f'{{"error": "{message}", "kind": "{kind}"}}\n'
+    # What has found no room may be sent again, whatever it is.
+    more = ', "happened": false' if status == 503 else ""
+    body = f'{{"error": "{message}", "kind": "{kind}"{more}}}\n'
     head = (
         f"HTTP/1.1 {status} {reason}",
         "Content-Type: application/json",

@@ -75,6 +75,10 @@ class Connection(HTTPConnection):
         """What comes now has so much time."""
         self.deadline = self.clock() + seconds
 
+    def left(self) -> float:
+        """Return how much of it is left."""
+        return max(0.0, (self.deadline or 0.0) - self.clock())
+
     def _set_time(self) -> None:
         if self.deadline is None:
             self.sock.settimeout(0)
@@ -138,13 +142,6 @@ class Connection(HTTPConnection):
             watcher.register(self.sock, select.POLLIN)
             self._poll = watcher.poll
 
-    def close(self) -> None:
-        """Close it; what is in the way of that does not matter."""
-        try:
-            super().close()
-        except OSError:
-            pass
-
     # Out
 
     def send_bytes(self, data: bytes | memoryview) -> None:
@@ -157,7 +154,7 @@ class Connection(HTTPConnection):
         except OSError as error:
             found = broken(error, self.where)
             if isinstance(found, BrokenConnectionError):
-                raise UnsentError(*found.args) from error
+                found = UnsentError(*found.args)
             raise found from error
 
     # What the server does in between

@@ -238,8 +238,24 @@ def check_depth(text: str | bytes, metadata: dict[str, Any]) -> None:
 
 def digest(*parts: object) -> str:
     """A short text that changes when one of `parts` (numbers, text, normalised metadata) does."""
-    import json
     from hashlib import blake2b
 
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=repr)
+    if _encode_sorted is None:
+        _make_sorting_encoder()
+    text = "".join(_encode_sorted(parts, 0))
     return blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+_encode_sorted: Any = None
+
+
+def _make_sorting_encoder() -> None:
+    global _encode_sorted  # noqa: PLW0603
+    from json import JSONEncoder, encoder
+
+    make = getattr(encoder, "c_make_encoder", None)
+    if make is None:
+        _encode_sorted = JSONEncoder(separators=(",", ":"), sort_keys=True, default=repr).iterencode
+    else:
+        text = encoder.encode_basestring_ascii
+        _encode_sorted = make(None, repr, text, None, ":", ",", True, False, True)

@@ -65,6 +65,7 @@ def _description(response: Response) -> dict[str, Any] | None:
     kind = response.headers.get("Content-Type") or ""
     if not kind.startswith("application/json"):
         return None
+    response.paced(_LONGEST)
     text = response.read(_LONGEST)
     while piece := response.read(_LONGEST):
         text += piece
@@ -116,6 +117,8 @@ class EncoreServer(RemoteServer):
     info : dict
         What it says of its store.
     """
+
+    compares_keys = True
 
     def __init__(
         self,

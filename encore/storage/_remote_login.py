@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from ssl import SSLContext
     from typing import Any
 
@@ -14,7 +14,7 @@ __all__ = ["transport_of", "without_login"]
 
 
 def transport_of(
-    credentials: Any, login: Login | None, urls: Iterable[str], ssl_context: SSLContext | None
+    credentials: Any, login: Login | None, urls: Sequence[str], ssl_context: SSLContext | None
 ) -> tuple[str, Any]:
     """Return the tag that stands for the user, and what sends requests.
 
@@ -23,8 +23,8 @@ def transport_of(
     credentials
         As ``DynamicURLStore.connect()`` takes them.
     login : (user name, password) or None
-        If the credentials have none.
-    urls : iterable of str
+        What the first URL has, for its host and port alone; used if there are no credentials.
+    urls : sequence of str
         Where requests will go.
     ssl_context : ssl.SSLContext or None
     """
@@ -51,7 +51,9 @@ def transport_of(
     for url in urls:
         if not url.lower().startswith(("http://", "https://")):
             raise ValueError("a URL is http://... or https://..., unless a session knows better")
-    auth = None if login is None else _Handler(*login)
+    auth = None
+    if login is not None:
+        auth = _Handler(*login, None if isinstance(credentials, dict) else urls[0])
     return tag, HTTPTransport(auth, ssl_context=ssl_context)
 
 
@@ -68,16 +70,28 @@ def without_login(url: str) -> tuple[str, Login | None]:
 
 
 class _Handler:
-    """User name and password for whatever a server asks for, as a handler of urllib gives them."""
+    """User name and password for whatever a server asks for, as a handler of urllib gives them.
 
-    def __init__(self, name: str, password: str) -> None:
+    Parameters
+    ----------
+    name, password : str
+    url : str or None
+        If they are only for the server of this URL.
+    """
+
+    def __init__(self, name: str, password: str, url: str | None) -> None:
         self._login = name, password
+        self._url = url
         self.passwd = self
 
     def __repr__(self) -> str:
         return "<_Handler>"
 
-    def find_user_password(self, realm: str | None, url: str) -> Login:
+    def find_user_password(self, realm: str | None, url: str) -> Login | tuple[None, None]:
+        from ._http_origins import origin_of
+
+        if self._url is not None and origin_of(url).key != origin_of(self._url).key:
+            return None, None
         return self._login
 
 

@@ -42,7 +42,7 @@ def answer_index(request: Request, store: AbstractReadOnlyStore) -> Response:
 
 def _entries(store: AbstractReadOnlyStore) -> list[bytes]:
     """Return the parts of the index, in the order of the keys, so that the same is always the same."""
-    import json
+    from json.encoder import encode_basestring_ascii as text_of
 
     try:
         texts = _texts_of(store.query())
@@ -55,7 +55,7 @@ def _entries(store: AbstractReadOnlyStore) -> list[bytes]:
     entries: list[bytes] = []
     for key in sorted(texts):
         start = ",\n" if entries else "{\n"
-        entries.append(f"{start}{json.dumps(key)}:{texts.pop(key)}".encode("ascii"))
+        entries.append(f"{start}{text_of(key)}:{texts.pop(key)}".encode("ascii"))
     entries.append(b"\n}\n" if entries else b"{}\n")
     return entries
 
@@ -76,8 +76,8 @@ def _digest(entries: list[bytes]) -> str:
     from hashlib import blake2b
 
     hashed = blake2b(digest_size=16)
-    for entry in entries:
-        hashed.update(entry)
+    for piece in _pieces(entries):
+        hashed.update(piece)
     return hashed.hexdigest()
 
 

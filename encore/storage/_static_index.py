@@ -7,8 +7,6 @@ the keys in order, and columns, which tell by name and value of metadata who has
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-
 from ._keys import check_key, prefix_end
 from ._metadata import equal, matches, normalise
 from .errors import shown
@@ -71,6 +69,8 @@ class StaticIndex:
     def page(
         self, prefix: str = "", start_after: str | None = None, limit: int | None = None
     ) -> list[str]:
+        from bisect import bisect_left, bisect_right
+
         keys = self.sorted()
         first = bisect_left(keys, prefix)
         if start_after is not None:

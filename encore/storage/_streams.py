@@ -137,7 +137,7 @@ def _buffers(
         want = buffer_size if max_bytes is None else min(buffer_size, max_bytes - done)
         buffer = filelike.read(want)
         if type(buffer) is not bytes:
-            buffer = as_bytes(buffer, "the stream's read()")
+            buffer = as_bytes(buffer, "the stream's read() must give")
         if not buffer:
             return
         if max_bytes is not None:
@@ -152,7 +152,7 @@ def as_bytes(data: object, what: str) -> bytes:
     """Return bytes-like `data` as bytes; TypeError for text, None and the rest."""
     if isinstance(data, bytes | bytearray | memoryview):
         return bytes(data)
-    raise TypeError(f"{what} must give bytes, not {shown(data)}")
+    raise TypeError(f"{what} bytes, not {shown(data)}")
 
 
 class CountingStream:
@@ -167,7 +167,7 @@ class CountingStream:
         if size is None or size < 0:
             # As stores written for 0.8 may read; the stream itself need not know how.
             return b"".join(iter(lambda: self.read(BUFFER_SIZE), b""))
-        data = as_bytes(self._stream.read(size), "the stream's read()")
+        data = as_bytes(self._stream.read(size), "the stream's read() must give")
         if data and self._progress is not None:
             self._done += len(data)
             self._progress(step=self._done)
@@ -200,7 +200,7 @@ class BufferIteratorIO(io.RawIOBase):
             raise ValueError("I/O operation on closed file")
         while size and not self._rest:
             for piece in self._iterator:
-                self._rest = memoryview(as_bytes(piece, "the iterator"))
+                self._rest = memoryview(as_bytes(piece, "the iterator must give"))
                 break
             else:
                 break

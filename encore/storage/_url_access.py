@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from .errors import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from ._http import Transport
@@ -39,6 +37,8 @@ def transport_for(
         Makes the handler of urllib that is given the credentials.
     ssl_context : ssl.SSLContext, optional
     """
+    from collections.abc import Mapping
+
     if not isinstance(credentials, Mapping | None):
         raise TypeError(
             "credentials are a mapping with 'username' and 'password', "

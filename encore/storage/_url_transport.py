@@ -87,7 +87,7 @@ class _Body:
             raise
         except (OSError, HTTPException) as error:
             raise _error_of(error, self._url) from error
-        return as_bytes(data, "the response")
+        return as_bytes(data, "the response must give")
 
     def close(self) -> None:
         try:

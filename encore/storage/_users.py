@@ -7,6 +7,7 @@ import io
 from ._keys import check_key
 from ._nesting import renamed, renamings, ways, within
 from ._passwords import is_token, make_token, password_bytes, sha1_hasher, verify
+from ._places import is_same_place
 from .abstract_store import AbstractReadOnlyStore, AbstractStore
 from .errors import PreconditionError, StoreError, shown
 
@@ -240,7 +241,7 @@ class TokenKeys:
         self._renamings: list[tuple[list[Rename], bool]] = []
         for way, end in ways(store):
             for way_of_users, end_of_users in ways(users.store):
-                if end is end_of_users:
+                if is_same_place(end, end_of_users):
                     self._add_way(way, way_of_users)
                 elif within(end) & within(end_of_users):
                     # One is a store of several, of a kind that adds something to their keys perhaps.

@@ -526,7 +526,7 @@ class AbstractStore(AbstractReadOnlyStore):
         data : bytes, bytearray or memoryview
         buffer_size : int > 0, in bytes
         """
-        self.set_data(key, io.BytesIO(as_bytes(data, "from_bytes()")), buffer_size)
+        self.set_data(key, io.BytesIO(as_bytes(data, "from_bytes() takes")), buffer_size)
 
     def from_file(self, key: str, path: Path | BinaryIO, buffer_size: int = BUFFER_SIZE) -> None:
         """Store the content of a file as set_data() does.

@@ -584,7 +584,7 @@ class BaseStore(BaseReadOnlyStore, AbstractStore):
 
     def from_bytes(self, key: str, data: bytes, buffer_size: int = BUFFER_SIZE) -> None:
         key = check_key(key)
-        data = as_bytes(data, "from_bytes()")
+        data = as_bytes(data, "from_bytes() takes")
         check_buffer_size(buffer_size)
         self._check_connected()
         self._write(key, io.BytesIO(data), None, len(data), buffer_size, None)

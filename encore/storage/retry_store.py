@@ -311,7 +311,7 @@ class RetryStore(WrapperStore):
         )
 
     def from_bytes(self, key: str, data: bytes, buffer_size: int = BUFFER_SIZE) -> None:
-        self.set_data(key, io.BytesIO(as_bytes(data, "from_bytes()")), buffer_size)
+        self.set_data(key, io.BytesIO(as_bytes(data, "from_bytes() takes")), buffer_size)
 
     def from_file(self, key: str, path: Path | BinaryIO, buffer_size: int = BUFFER_SIZE) -> None:
         from ._files import reading

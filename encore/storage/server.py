@@ -141,6 +141,7 @@ class StoreApplication:
         try:
             request.decode_path()
             self._check_host(request)
+            _check_path(request)
             if request.path == "/alive":
                 _check_method(request, _READ)
                 return json_response(200, {"alive": True}, [NOT_KEPT])
@@ -280,6 +281,24 @@ def _check_method(request: Request, methods: tuple[str, ...]) -> None:
     if request.method not in methods:
         allow = _allowed(methods)
         raise RequestError(405, f"here is only {allow}", "ValueError", [("Allow", allow)])
+
+
+def _check_path(request: Request) -> None:
+    """Refuse a path that something on the way has made another one of, for a client that says which key it means."""
+    quoted = request.header("Encore-Key")
+    if quoted is None:
+        return
+    from urllib.parse import unquote
+
+    key, path = unquote(quoted), request.path
+    if request.method != "DELETE" and path.startswith("/keys/"):
+        path, _, part = path.rpartition("/")
+        path = path if part in PARTS else ""
+    if path not in (f"/keys/{key}", f"/data/{key}"):
+        text = (
+            "the path was changed on the way here: a proxy may have taken dots or slashes out of it"
+        )
+        raise RequestError(400, text, "StoreError")
 
 
 def _key_of(request: Request) -> str:

@@ -64,8 +64,8 @@ class SimpleAuthStore(GuardedStore):
     user_key_store : AbstractReadOnlyStore, optional
         Where the tokens are, by default in `store`; connected and disconnected as it is. Keys of
         `store` by which tokens can be reached because one of the two is a wrapper around the other,
-        or both are around the same store, are keys of tokens as well. (That the same file is open
-        twice goes unnoticed.)
+        or both are around the same store (or two on the same file, folder or URL), are keys of
+        tokens as well.
     upgrade : bool, optional
         Whether new tokens are made by scrypt although there is an encoder, and a token of the
         encoder is replaced when its user logs in. By default only if the encoder is that of
@@ -282,8 +282,9 @@ class SimpleAuthStore(GuardedStore):
         'exists' and 'get' are needed to read a key, 'exists' to list it, and 'exists' besides 'set'
         or 'delete' for whatever tells whether the key is there: delete(), update_metadata(), and
         conditions. Without 'exists' there is no such key for the user: exists() is False, and get()
-        raises HiddenKeyError, which is a KeyError. What is merely set tells nothing. Whatever else is refused is an AuthenticationError. Both come before it is looked
-        whether there is such a key.
+        raises HiddenKeyError, which is a KeyError. What is merely set tells nothing. Whatever else
+        is refused is an AuthenticationError. Both come before it is looked whether there is such a
+        key.
         """
         if key is not None and check_key(key) in self._hidden:
             return set()

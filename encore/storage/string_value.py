@@ -36,7 +36,7 @@ class StringValue(Value):
         created: float | None = None,
         modified: float | None = None,
     ) -> None:
-        self._data = data if type(data) is bytes else as_bytes(data, "data")
+        self._data = data if type(data) is bytes else as_bytes(data, "a StringValue takes")
         self._metadata: Mapping[str, Any] = {} if metadata is None else normalise(metadata)
         self.size = len(self._data)
         self.created = created

@@ -293,7 +293,7 @@ def test_one_that_cannot_be_seen_counts_for_a_minute(tmp_path):
     record(near, process=ELSEWHERE, host="elsewhere", id="another")
     clock.now += 59
     second = writing(far, near, clock=clock)
-    with pytest.raises(StoreError, match="of process .* on elsewhere"):
+    with pytest.raises(StoreError, match=r"of process .* on elsewhere"):
         second.connect()
     clock.now += 2
     second.connect()

@@ -101,7 +101,8 @@ class WritingBackOnDisk(WritingBack):
         return super().process_store(store) if is_after_a_kill else None
 
     def test_pickling(self):
-        """Life cycle: a pickled store arrives disconnected, and finds the cache when the first one has left."""
+        """Life cycle: a pickled store arrives disconnected, and finds the cache when the first one
+        has left."""
         self.put("key", b"data", a=1)
         copy = pickle.loads(pickle.dumps(self.store))
         self.assertFalse(copy.is_connected())
@@ -171,7 +172,8 @@ class Setup:
         self.store = self.another()
 
     def another(self, **options):
-        """Return what another process opens with the same cache; the one before has died, and lives on here."""
+        """Return what another process opens with the same cache; the one before has died, and
+        lives on here."""
         if self.store is not None:
             self.store._owner.release()
         options = {"clock": self.clock, "monotonic": self.monotonic, **self.options, **options}

@@ -345,12 +345,23 @@ def test_numbers_that_are_stale_at_once_are_not_renewed_for_ever():
         assert len(server.requests) == 5
 
 
-def test_a_wrong_password_is_shown_once():
-    challenge = f'Digest realm="{REALM}", nonce="same", qop="auth"'
-    with HostileServer([forever(read, unauthorized(challenge))]) as server:
-        with pytest.raises(AuthorizationError):
-            get(new_client(handler(server.url, HTTPDigestAuthHandler)), server.url)
-        assert len(server.requests) == 2
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_wrong_password_is_shown_once(is_new):
+    """Nobody is locked out by one call."""
+    numbers = itertools.count()
+
+    def refuse(peer):
+        read(peer)
+        number = next(numbers) if is_new else "same"
+        peer.sock.sendall(unauthorized(f'Digest realm="{REALM}", nonce="{number}", qop="auth"'))
+
+    with HostileServer([forever(refuse)]) as server:
+        client = new_client(handler(server.url, HTTPDigestAuthHandler))
+        for _ in range(2):
+            with pytest.raises(AuthorizationError):
+                get(client, server.url)
+        # The second call could not know that the old number was not the reason.
+        assert len(server.requests) == 4
 
 
 def test_numbers_of_threads_differ():

@@ -22,7 +22,7 @@ from encore.storage.errors import (
     StoreOSError,
     TemporaryError,
 )
-from encore.storage.retry_policy import RetryPolicy, is_temporary
+from encore.storage.retry_policy import RetryPolicy, is_temporary, may_have_happened
 
 
 @pytest.fixture(autouse=True)
@@ -402,6 +402,22 @@ def test_a_refused_connection_did_nothing():
     assert error.attempts == 3
 
 
+def test_what_may_have_happened_in_an_earlier_attempt_is_not_denied():
+    server = HostileServer([read, reset])
+    with server:
+        clock = Clock()
+        client = new_client(attempts=2, clock=clock)
+        # Nobody is there any more when it is tried again.
+        leave = server.leave
+        clock.sleep = client._policy.sleep = lambda seconds: leave()
+        with pytest.raises(TemporaryError, match="refused") as caught:
+            client.request("PUT", server.url, body=b"x")
+    error = caught.value
+    assert may_have_happened(error)
+    assert error.__cause__.happened is False
+    assert len(server.requests) == 1
+
+
 def test_an_unknown_host_did_nothing_and_is_not_asked_again(monkeypatch):
     import socket
 
@@ -415,6 +431,12 @@ def test_an_unknown_host_did_nothing_and_is_not_asked_again(monkeypatch):
     assert caught.value.happened is False
     assert not isinstance(caught.value, OSError)
     assert clock.sleeps == []
+
+
+def test_a_host_whose_name_cannot_be_looked_up_is_an_error():
+    with pytest.raises(StoreError, match="not the name of a host") as caught:
+        new_client(attempts=3).request("GET", f"http://{'a' * 70}/")
+    assert caught.value.happened is False
 
 
 def test_a_name_server_that_is_busy_is_asked_again(monkeypatch):
@@ -612,6 +634,35 @@ def test_redirects_have_the_time_of_one_call():
         with pytest.raises(TemporaryError, match="timed out"):
             new_client(clock=clock, timeout=12.0).request("GET", server.url)
         assert len(server.requests) < 4
+
+
+class Wandering:
+    """A transport that is redirected all the time, and takes six seconds each."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.calls = []
+
+    def send(self, method, url, headers, body, timeout, *, foreign=False):
+        self.calls.append((url, timeout, foreign))
+        self.clock.now += 6.0
+        there = Headers([("Location", f"/{len(self.calls)}")])
+        return Response(302, url, there, None, 0)
+
+    def close(self):
+        self.is_closed = True
+
+
+def test_each_step_has_the_time_that_is_left():
+    clock = Clock()
+    transport = Wandering(clock)
+    policy = RetryPolicy(sleep=clock.sleep, clock=clock)
+    client = Client(transport, timeout=10.0, policy=policy)
+    with pytest.raises(TemporaryError, match=r"timed out: 'http://h/2'"):
+        client.request("GET", "http://h/")
+    assert transport.calls == [("http://h/", 10.0, False), ("http://h/1", 4.0, False)]
+    client.close()
+    assert transport.is_closed
 
 
 # What is refused before anything is sent

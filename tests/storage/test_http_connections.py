@@ -2,6 +2,7 @@
 
 import gc
 import os
+import socket
 import threading
 
 import pytest
@@ -106,9 +107,11 @@ def test_much_that_nobody_has_read_is_not_awaited():
     ) as server:
         client = new_client()
         response = client.request("GET", server.url)
+        connection = response._body._connection
         response.close()
+        # Nothing was waited for.
+        assert connection.deadline is None
         assert get(client, server.url) == b"2"
-        response = client.request("GET", server.url)
 
 
 def test_an_open_body_keeps_its_connection_to_itself():
@@ -216,6 +219,59 @@ def test_a_transport_that_is_dropped_closes_its_connections():
         del transport
         gc.collect()
         assert gone.wait(10)
+
+
+def test_connections_are_watched_where_there_is_no_poll(monkeypatch):
+    monkeypatch.delattr("select.poll")
+    with HostileServer([ok, ok, close], [ok]) as server:
+        client = new_client()
+        get(client, server.url)
+        assert get(client, server.url) == b"2"
+        [connection] = kept(client)
+        assert connection.has_arrived(10)
+        assert get(client, server.url) == b"3"
+
+
+def test_addresses_may_be_of_ipv6():
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with HostileServer([ok], listener=listener) as server:
+        assert get(new_client(), f"http://[::1]:{server.port}/") == b"1"
+        assert server.requests[0].headers["host"] == f"[::1]:{server.port}"
+
+
+class Late(Clock):
+    """A clock that is late when it has been looked at so many times."""
+
+    def __init__(self, looks):
+        super().__init__()
+        self.looks = looks
+        self.on_look = self.look
+
+    def look(self):
+        self.looks -= 1
+        if self.looks == 0:
+            self.now = 1000.0
+
+
+@pytest.mark.parametrize("looks", range(1, 15))
+def test_time_may_be_over_at_every_moment(looks):
+    happened = None
+    with HostileServer([ok]) as server:
+        client = new_client(clock=Late(looks))
+        try:
+            assert client.request("POST", server.url, body=b"x", whole=True).read() == b"1"
+        except TemporaryError as error:
+            happened = error.happened
+            assert "timed out" in str(error)
+    if happened is False:
+        assert server.requests == []
+    else:
+        assert happened is None
+    # What was not sent has not happened.
+    assert looks != 2 or happened is False
 
 
 # Stale connections
@@ -362,7 +418,8 @@ def test_what_is_interrupted_leaves_no_half_used_connection(monkeypatch):
         monkeypatch.setattr(connection, "head", interrupt)
         with pytest.raises(InterruptError):
             get(client, server.url)
-        assert get(client, server.url) == b"3"
+        get(client, server.url)
+        assert server.connections == 2
 
 
 # Forks

@@ -382,7 +382,6 @@ def test_keys(curl, served, path, key):
     answer = curl("--path-as-is", url)
     assert answer.body == b"data"
     assert "set-cookie" not in answer.headers
-    assert curl("--path-as-is", "-X", "DELETE", f"{served.url}keys/{path}").status == 200
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,7 @@ GOOD = {
     "line feeds": b"HTTP/1.1 200 OK\nContent-Length: 3\n\na\r\n",
     "line feeds in between": b"HTTP/1.1 200 OK\r\nContent-Length: 4\n\r\na\n\r\n",
     "blank lines in the body": b"HTTP/1.1 200 OK\nContent-Length: 5\n\n\r\n\r\nx",
+    "blank lines that are no end": answer(b"a\n\nb\r\n\r\nc"),
     "the same length twice": HEAD + b"Content-Length: 3\r\ncontent-length: 3\r\n\r\nabc",
     "the same length in a list": HEAD + b"Content-Length: 3, 3\r\n\r\nabc",
     "no space": HEAD + b"Content-Length:3\r\n\r\nabc",
@@ -115,6 +116,7 @@ EXPECTED = {
     "line feeds": b"a\r\n",
     "line feeds in between": b"a\n\r\n",
     "blank lines in the body": b"\r\n\r\nx",
+    "blank lines that are no end": b"a\n\nb\r\n\r\nc",
     "chunks": b"abc0123456789",
     "no chunks": b"",
 }
@@ -141,6 +143,7 @@ BROKEN = {
     "ICY": b"ICY 200 OK\r\n\r\n",
     "HTTP alone": b"HTTP\r\n\r\n",
     "no status": b"HTTP/1.1\r\n\r\n",
+    "a short status": b"HTTP/1.1 20\r\n\r\n",
     "a status of two digits": b"HTTP/1.1 20 OK\r\n\r\n",
     "a status of four digits": b"HTTP/1.1 2000 OK\r\n\r\n",
     "a status of letters": b"HTTP/1.1 2x0 OK\r\n\r\n",

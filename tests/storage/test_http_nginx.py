@@ -8,7 +8,7 @@ import unittest
 from itertools import count
 
 import pytest
-from odd_keys import KEYS, NAMES, UNREACHABLE
+from odd_keys import KEYS, NAMES, PATHS, UNREACHABLE
 from peers import Nginx
 from static_files import export, write_index
 
@@ -53,6 +53,7 @@ STREAMING_PROXY = """
     proxy_buffering off;
     location / {{ proxy_pass http://127.0.0.1:{port}; }}
     location /limited/ {{ client_max_body_size 1k; proxy_pass http://127.0.0.1:{port}/; }}
+    location /merged/ {{ proxy_pass http://127.0.0.1:{port}/; }}
     location /gone/ {{ proxy_pass http://127.0.0.1:{gone}/; }}
 """
 
@@ -308,6 +309,30 @@ def test_any_key_survives_or_is_refused(store):
     for key in survivors:
         store.delete(key)
     assert list(store.inner.query_keys()) == []
+
+
+def test_a_key_that_nginx_makes_another_one_of_is_refused(proxied):
+    # That is what it does where proxy_pass has a path.
+    inner, url = proxied.inner, f"{proxied.urls[1]}merged/"
+    for key in list(inner.query_keys()):
+        inner.delete(key)
+    for key in ("a", "a/b", "x"):
+        inner.from_bytes(key, b"old")
+    with DynamicURLStore(f"{url}keys", f"{url}query", policy=RetryPolicy(1)) as store:
+        for key in sorted({*PATHS, *UNREACHABLE} - {"data", "a/"}):
+            for call in (
+                lambda key=key: store.set(key, (io.BytesIO(b"new"), {})),
+                lambda key=key: store.set_metadata(key, {"n": 1}),
+                lambda key=key: store.get(key),
+                lambda key=key: store.exists(key),
+                lambda key=key: store.delete(key),
+            ):
+                with pytest.raises(StoreError, match=r"changed on the way|status 400"):
+                    call()
+        assert dict(inner.query()) == {"a": {}, "a/b": {}, "x": {}}
+        store.from_bytes("%2E", b"data")
+        assert store.to_bytes("%2E") == inner.to_bytes("%2E") == b"data"
+        store.delete("%2E")
 
 
 class Pieces(io.RawIOBase):

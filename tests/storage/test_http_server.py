@@ -9,7 +9,7 @@ import threading
 from wsgiref.validate import validator
 
 import pytest
-from http_wire import GET, Truncated, Wire, wired
+from http_wire import DEADLINE, GET, Truncated, Wire, wired
 
 from encore.storage._http_server import Server
 
@@ -269,8 +269,8 @@ def test_a_body_shorter_than_its_length_is_no_body():
 )
 def test_chunks_that_are_malformed(body):
     with wired(echo) as wire:
-        # Whatever follows is not taken for a request.
-        wire.send(put(body + GET, framing=CHUNKED))
+        # As if all were well; and whatever follows is not taken for a request.
+        wire.send(put(body + b"0\r\n\r\n" + GET, framing=CHUNKED))
         answer = wire.answer()
         assert answer.status == 400
         assert answer.fields["connection"] == "close"
@@ -370,6 +370,17 @@ def test_much_that_was_not_read_ends_the_connection():
         assert answer.fields["connection"] == "close"
         # The answer is not lost because the client still sends.
         wire.send(GET * 1000)
+        wire.end()
+        assert wire.has_ended()
+
+
+def test_an_answer_to_a_client_that_goes_on_sending_is_not_lost():
+    with wired(hello) as wire:
+        size = 20_000_000
+        wire.send(put(b"", framing=f"Content-Length: {size}"))
+        # Closing at once would break the connection in the middle of this.
+        wire.send(bytes(size))
+        assert wire.answer().body == b"hello"
         wire.end()
         assert wire.has_ended()
 
@@ -600,7 +611,7 @@ def test_pieces_are_sent_as_they_come():
     def application(environ, start):
         start("200 OK", [*TEXT, ("Content-Length", "2")])
         yield b"a"
-        assert step.acquire(timeout=30)
+        assert step.acquire(timeout=DEADLINE)
         yield b"b"
 
     with wired(application) as wire:
@@ -940,7 +951,7 @@ def test_a_client_that_goes_away_ends_the_application(caplog):
         wire.send(GET)
         wire.sock.recv(10)
         wire.close()
-        assert closed.wait(30)
+        assert closed.wait(DEADLINE)
     assert caplog.records == []
 
 

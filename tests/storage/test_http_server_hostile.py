@@ -26,14 +26,14 @@ def hello(environ, start):
     return [b"hello"]
 
 
-def drip(wire, data):
-    """Send byte by byte, slowly, until something comes back; return it, b'' at the end."""
+def drip(wire, data, size=1):
+    """Send a little at a time, slowly, until something comes back; return it, b'' at the end."""
     wire.sock.settimeout(0.005)
     end = time.monotonic() + DEADLINE
-    for at in range(len(data)):
+    for at in range(0, len(data), size):
         assert time.monotonic() < end
         try:
-            wire.send(data[at : at + 1])
+            wire.send(data[at : at + size])
             return wire.sock.recv(65536)
         except TimeoutError:
             continue
@@ -67,10 +67,32 @@ def test_a_head_has_to_come_in_time(beginning):
         assert wire.has_ended()
 
 
-def test_a_head_that_drips_has_no_more_time():
+@pytest.mark.parametrize("size", [1, 50])
+def test_a_head_that_drips_has_no_more_time(size):
+    # 50 bytes in 5 ms would be fast enough for a body.
     with wired(hello, timeout=SOON) as wire:
-        got = drip(wire, GET[:-2] + b"X: " + b"y" * 60_000)
+        got = drip(wire, GET[:-2] + b"X: " + b"y" * 60_000, size)
         assert got.startswith(b"HTTP/1.1 408 ")
+
+
+def test_the_time_between_requests_does_not_count():
+    later = 0.0
+    reading = threading.Event()
+
+    def clock():
+        return time.monotonic() + later
+
+    def application(environ, start):
+        reading.set()
+        return hello(environ, start)
+
+    with Server(application, port=0, timeout=100, clock=clock) as server, Wire(server) as wire:
+        assert wait_until(lambda: server.waiting)
+        later = 1000.0
+        wire.send(GET[:-2] + b"Content-Length: 4\r\n\r\n")
+        assert reading.wait(DEADLINE)
+        wire.send(b"body")
+        assert wire.answer().status == 200
 
 
 @pytest.mark.parametrize(
@@ -402,6 +424,22 @@ def test_more_connections_than_threads_take_turns(patient):
             assert server._threads <= 5
         assert wires[0].has_ended()
         assert wires[-1].ask(GET).status == 200
+
+
+def test_a_request_that_comes_when_the_connection_is_given_up_is_not_answered():
+    seen = []
+
+    def application(environ, start):
+        seen.append(environ)
+        return hello(environ, start)
+
+    with Server(application, port=0) as server, Wire(server) as wire:
+        assert wait_until(lambda: server.waiting)
+        # As whoever ends it does first.
+        server.waiting.clear()
+        wire.send(GET)
+        assert wire.has_ended()
+    assert seen == []
 
 
 class Busy:

@@ -346,6 +346,8 @@ def test_a_client_that_waits_for_a_thread_is_ended(monkeypatch, halting):
         halting.go.set()
         assert wire.answer().body == b"firstfinal"
         server.stop()
+        # It would have looked again and again otherwise.
+        assert server._resume == 0.0
 
 
 def test_a_server_that_lacks_descriptors_can_be_stopped(monkeypatch):

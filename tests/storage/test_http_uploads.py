@@ -18,6 +18,7 @@ from hostile_server import (
 )
 from http_clients import Clock, close_all, new_client
 
+from encore.storage._http_errors import UnsentError
 from encore.storage.errors import AuthorizationError, StoreError, StoreOSError, TemporaryError
 
 
@@ -145,6 +146,7 @@ class CallersError(Exception):
         TemporaryError("of another store"),
         StoreError("of another store"),
         StoreOSError(32, "Broken pipe"),
+        UnsentError(32, "Broken pipe"),
         KeyError("key"),
         KeyboardInterrupt(),
         BrokenPipeError(),
@@ -412,6 +414,24 @@ def test_an_early_answer_is_seen_though_the_connection_is_closed(end):
 
 
 @pytest.mark.parametrize("end", [close, reset])
+def test_an_early_answer_is_seen_in_the_middle_of_a_piece(end, monkeypatch):
+    # More than any buffer takes: the client is stuck in it.
+    monkeypatch.setattr("encore.storage._http_requests.PIECE", 1 << 26)
+
+    def refuse(peer):
+        peer.more()
+        peer.sock.sendall(answer(b"why", "413 Too large"))
+        # With the data of the client unread, this is a reset in either case.
+        reset(peer) if end is reset else peer.sock.close()
+
+    with HostileServer([read_head, CONTINUE, refuse], [ok]) as server:
+        client = new_client(continue_wait=10.0)
+        with pytest.raises(StoreError, match="status 413"):
+            put(client, server.url, bytes(1 << 25))
+        assert client.request("GET", server.url).read() == b"2"
+
+
+@pytest.mark.parametrize("end", [close, reset])
 @pytest.mark.parametrize("body", [LARGE, Stream(LARGE)], ids=["memory", "stream"])
 def test_a_connection_that_breaks_in_an_upload_is_an_error(end, body):
     def hang_up(peer):
@@ -442,7 +462,8 @@ def test_each_piece_that_is_taken_gives_new_time():
             clock.now += 8.0
             return super().read(size)
 
-    with HostileServer([ok]) as server:
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n1\r\nb\r\n0\r\n\r\n"
+    with HostileServer([read, chunked, close]) as server:
         client = new_client(timeout=10.0, clock=clock, continue_wait=0.0)
-        assert put(client, server.url, Slow(b"abcdef", piece=1), whole=True).read() == b"1"
+        assert put(client, server.url, Slow(b"abcdef", piece=1), whole=True).read() == b"ab"
         assert clock.now > 50

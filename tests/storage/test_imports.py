@@ -29,10 +29,13 @@ FREE = {"__future__", "_thread", "errno", "itertools"}
 LATE = {
     "encore.storage._files": {"contextlib"},
     "encore.storage._copier": {"contextlib"},
+    "encore.storage._ftp_handler": {"ftplib", "urllib.request"},
+    "encore.storage._url_transport": {"http.client", "urllib.request"},
     "encore.storage._http_server": {"logging", "queue", "selectors", "socket", "threading"},
     "encore.storage._http_server_address": {"socket"},
     "encore.storage._http_server_channel": {"socket", "struct"},
     "encore.storage._http_server_connection": {"logging", "socket"},
+    "encore.storage._http_server_refusals": {"selectors", "socket"},
     "encore.storage._http_socket": {"http.client", "select", "socket"},
 }
 

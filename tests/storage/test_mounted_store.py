@@ -775,7 +775,7 @@ def test_push_of_what_only_the_backing_store_has_says_so():
 
 
 def test_discard_drops_what_covers_a_key():
-    mounted, events = new(
+    mounted, _ = new(
         mount={"a": (b"mount", {"n": 1}), "b": (b"new", {"n": 2})},
         backing={"m/a": (b"old", {"o": 1})},
     )
@@ -796,7 +796,7 @@ def test_discard_drops_what_covers_a_key():
         with pytest.raises(KeyError) as caught:
             mounted.discard(key)
         assert caught.value.args == (key,)
-    with pytest.raises(StoreError, match="shows through from the backing store$"):
+    with pytest.raises(StoreError, match=r"shows through from the backing store$"):
         mounted.delete("m/a")
     for key, error in ((5, TypeError), ("", ValueError)):
         with pytest.raises(error):

@@ -69,9 +69,9 @@ def test_what_would_write_is_not_there_and_says_why():
         ) as e:
             getattr(store, name)
         assert (e.value.name, e.value.obj) == (name, store)
-    with pytest.raises(AttributeError, match="no attribute 'nothing'$"):
+    with pytest.raises(AttributeError, match=r"no attribute 'nothing'$"):
         _ = store.nothing
     assert copy.deepcopy(store).store is not inner
     # A half made one, as pickle and copy make it.
-    with pytest.raises(AttributeError, match="no attribute 'store'$"):
+    with pytest.raises(AttributeError, match=r"no attribute 'store'$"):
         _ = ReadOnlyStore.__new__(ReadOnlyStore).store

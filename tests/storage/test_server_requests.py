@@ -283,3 +283,33 @@ def test_a_path_that_no_server_should_give_is_refused():
     request = Request({"REQUEST_METHOD": "GET", "PATH_INFO": "/\u20ac"})
     with pytest.raises(RequestError):
         request.decode_path()
+
+
+def test_a_path_that_is_not_that_of_the_key_is_refused():
+    store = memory(a=b"data")
+    client = WSGIClient(StoreApplication(store))
+    for target, quoted in (
+        ("/keys/a/data", "a%2F%2E"),
+        ("/keys/a/data", ""),
+        ("/keys/a/data", "a%2Fdata"),
+        ("/keys/a/data/data", "a"),
+        ("/keys/a/other", "a"),
+        ("/data/a", "b"),
+        ("/data", "%2E%2E"),
+        ("/index.json", "index.json"),
+    ):
+        for method in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS"):
+            answer = client(method, target, headers={"Encore-Key": quoted})
+            if method == "DELETE" and quoted == "a%2Fdata":
+                assert answer.status == 404
+                continue
+            assert answer.status == 400
+            if method != "HEAD":
+                assert answer.json["kind"] == "StoreError"
+    assert store.to_bytes("a") == b"data"
+    for target, quoted in (("/keys/a/data", "a"), ("/data/a", "%61"), ("/keys/a/data", "a")):
+        assert client.get(target, {"Encore-Key": quoted}).body == b"data"
+    assert (
+        client.put("/keys/%2E%2E%2F%C3%A9/data", b"", {"Encore-Key": "..%2F%C3%A9"}).status == 201
+    )
+    assert client.delete("/keys/%2E%2E%2F%C3%A9", {"Encore-Key": "..%2F%C3%A9"}).status == 200

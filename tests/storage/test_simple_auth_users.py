@@ -982,3 +982,19 @@ def test_encoders():
         make_encoder(b"salt")(5)
     assert repr(make_encoder(b"salt")) == "<encoder with sha1_hasher>"
     assert make_encoder(b"a", lambda data: data + b"!")(b"b") == b"ab!"
+
+
+def test_tokens_in_a_file_that_is_opened_twice_are_hidden(tmp_path):
+    one, other = (SqliteStore(tmp_path / "a.db", event_manager=EventManager()) for _ in range(2))
+    store = SimpleAuthStore(
+        one,
+        user_key_path="x",
+        user_key_store=PrefixStore(other, "p/"),
+        event_manager=EventManager(),
+    )
+    store.add_user("bob", "pw")
+    store.connect({"username": "bob", "password": "pw"})
+    assert other.exists("p/xbob")
+    assert not store.exists("p/xbob")
+    assert list(store.keys()) == []
+    store.disconnect()

@@ -177,7 +177,7 @@ def test_a_subclass_of_bytes_becomes_bytes():
     "data", [None, "text", 5, [1], array.array("B", b"x"), 10**5000], ids=lambda d: type(d).__name__
 )
 def test_nothing_else_becomes_bytes(data):
-    with pytest.raises(TypeError, match="it must give bytes, not"):
+    with pytest.raises(TypeError, match="it bytes, not"):
         as_bytes(data, "it")
 
 

@@ -455,7 +455,7 @@ def test_a_string_value_copies_what_can_change(data):
 
 @pytest.mark.parametrize("data", [None, "text", 5, [1], io.BytesIO()])
 def test_a_string_value_is_of_bytes(data):
-    with pytest.raises(TypeError, match="data must give bytes"):
+    with pytest.raises(TypeError, match="takes bytes"):
         StringValue(data)
 
 

@@ -1,7 +1,7 @@
 """A server that does what a script says: each connection plays the next list of steps.
 
 A step is called with the peer; bytes are sent as they are. What is left at the end of a list is
-closed. Everything that waits gives up after ten seconds.
+closed. Everything that waits gives up after twenty seconds.
 """
 
 import re
@@ -10,7 +10,7 @@ import struct
 import threading
 from dataclasses import dataclass, field
 
-PATIENCE = 10.0
+PATIENCE = 20.0
 
 # What a client that has gone leaves behind is no failure of the script.
 GONE = (ConnectionError, TimeoutError)
@@ -210,9 +210,10 @@ class HostileServer:
     ----------
     *scripts : list of steps
         The first is for the first connection, and so on; who comes later finds the last one.
+    listener : socket, optional
     """
 
-    def __init__(self, *scripts):
+    def __init__(self, *scripts, listener=None):
         self.scripts = list(scripts)
         #: All requests that came, those of all connections.
         self.requests = []
@@ -224,7 +225,7 @@ class HostileServer:
         self.is_over = False
         self._threads = []
         self._peers = []
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = listener or socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/"
 
@@ -236,9 +237,7 @@ class HostileServer:
         self.is_over = True
         for wake in self.wakers:
             wake()
-        # Wakes accept() where closing does not.
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
+        self.leave()
         for peer in self._peers:
             try:
                 peer.sock.shutdown(socket.SHUT_RDWR)
@@ -249,6 +248,15 @@ class HostileServer:
             assert not thread.is_alive()
         if kind is None:
             assert not self.failures, self.failures
+
+    def leave(self):
+        """Accept no more connections."""
+        try:
+            # Wakes accept() where closing does not.
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._socket.close()
 
     def _start(self, target, *arguments):
         thread = threading.Thread(target=target, args=arguments, daemon=True)

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from encore.storage._http_server import Server
 
-# Nothing takes that long; it is what a test waits for that fails.
-DEADLINE = 30.0
+# Nothing takes that long; it is what a test waits for that fails. Less than a server waits by default.
+DEADLINE = 20.0
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

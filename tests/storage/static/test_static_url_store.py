@@ -164,6 +164,7 @@ def test_any_key_makes_the_trip(make, site, url, key):
     assert [found for found, _ in store.query(key=key)] == [key]
     [path] = [path for _, path, _ in site.seen if path.startswith("/data/")]
     assert not {"", ".", ".."} & set(path[len("/data/") :].split("/"))
+    assert store.get(key).url.isascii()
     # Some servers read a plus as a space.
     assert set("!$&'()*+,;=:@").isdisjoint(path)
 
