@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 DATA = bytes(range(256)) * 16
 THREADS = 16
 
+#: Seconds that a connection may be idle: between two rounds there are all other rows.
+PATIENCE = 3600
+
 
 def store(size: int) -> Any:
     if size:
@@ -79,14 +82,16 @@ def encore(listener: socket.socket, app: Any) -> None:
 
     # It makes its own.
     listener.close()
-    server = Server(app, port=0)
+    server = Server(app, port=0, timeout=PATIENCE)
     server.start()
     ready(server.port)
     threading.Event().wait()
 
 
 def waitress(listener: socket.socket, app: Any) -> None:
-    server = import_module("waitress").create_server(app, sockets=[listener], threads=THREADS)
+    server = import_module("waitress").create_server(
+        app, sockets=[listener], threads=THREADS, channel_timeout=PATIENCE
+    )
     ready(listener.getsockname()[1])
     server.run()
 
@@ -97,7 +102,7 @@ def gunicorn(listener: socket.socket, app: Any) -> None:
         "bind": f"fd://{listener.fileno()}",
         "worker_class": "gthread",
         "threads": THREADS,
-        "keepalive": 60,
+        "keepalive": PATIENCE,
         "loglevel": "error",
         "control_socket_disable": True,
     }

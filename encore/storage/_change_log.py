@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import os
 
-from ._change_lines import CANCEL, LOG, Line, kept_files, open_file, stamp_of, tail_of
+from ._change_lines import CANCEL, LOG, Line, kept_files, open_file, read, stamp_of, tail_of
 from ._posix import sync_folder, unlink, write_all, write_file
 
 TYPE_CHECKING = False
@@ -117,7 +117,12 @@ class ChangeLog:
             lines.append(Line(number, action, when, payload).dump())
         self._first, self._last = number - len(lines) + 1, number
         self._known = None
-        write_all(fd, b"".join(lines))
+        end = os.fstat(fd).st_size
+        try:
+            write_all(fd, b"".join(lines))
+        except BaseException:
+            _cut(fd, end)
+            raise
         if self.durable:
             os.fsync(fd)
             if not size:
@@ -198,6 +203,16 @@ class ChangeLog:
         if self.durable:
             sync_folder(self.root)
         unlink(*(f"{self.path}.{each}" for each in gone))
+
+
+def _cut(fd: int, start: int) -> None:
+    """Remove what is not a whole line behind `start`: it may have taken the last room on the disk."""
+    try:
+        # Whole lines may have been read already.
+        os.ftruncate(fd, start + read(fd, start, os.fstat(fd).st_size).rfind(b"\n") + 1)
+    except OSError:
+        # The next writer sees it.
+        pass
 
 
 def _modified(path: str) -> float:

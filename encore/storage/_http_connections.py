@@ -259,10 +259,12 @@ class HTTPTransport:
         if connections.setdefault(connection.key, connection) is not connection:
             # It has one already.
             connection.close()
-        elif connection.generation is not self._generation:
+        elif (
             # The transport has been closed meanwhile, perhaps just now.
-            if connections.pop(connection.key, None) is not None:
-                connection.close()
+            connection.generation is not self._generation
+            and connections.pop(connection.key, None) is not None
+        ):
+            connection.close()
 
     def close(self) -> None:
         """Close what is idle, and what is in use when it is no more. It may be used again."""

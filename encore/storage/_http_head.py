@@ -72,6 +72,10 @@ def parse(head: bytes) -> tuple[int, int, Headers]:
     if head.translate(None, _ALLOWED):
         raise BadAnswerError("control characters in the headers")
     text = head.decode("latin-1")
+    if text.count("\r") > text.count("\r\n") + text.endswith("\r"):
+        raise BadAnswerError("a carriage return in the headers")
+    if "\n " in text or "\n\t" in text:
+        text = _unfolded(text)
     lines = text.split("\n")
     first = lines[0].rstrip("\r")
     # HTTP/1.1 200 OK, where the space after the status is forgotten often.
@@ -90,27 +94,37 @@ def parse(head: bytes) -> tuple[int, int, Headers]:
         raise BadAnswerError("too many headers")
     headers = Headers()
     values = headers.values
-    name = ""
+    usual = _USUAL.get
     for line in lines[1:]:
-        raw, colon, value = line.partition(":")
-        known = _USUAL.get(raw)
-        if known is None:
-            if line[:1] in (" ", "\t") and name:
-                # A value that goes on (RFC 9112, 5.2).
-                values[name] += " " + line.strip(" \t\r")
-                continue
-            if not colon or not is_token(raw):
-                raise BadAnswerError(f"not a header: {line[:40]!r}")
-            known = raw.lower()
-        name = known
-        value = value.strip(" \t\r")
-        if name in values:
-            headers.add(name, value)
+        name, _, value = line.partition(":")
+        known = usual(name)
+        if known is None or known in values:
+            _add_unusual(headers, line)
         else:
-            values[name] = value
-    if text.count("\r") > text.count("\r\n") + text.endswith("\r"):
-        raise BadAnswerError("a carriage return in a header")
+            values[known] = value.strip(" \t\r")
     return int(first[7]), int(status), headers
+
+
+def _unfolded(text: str) -> str:
+    """Return a head without line breaks in values, which are as good as spaces (RFC 9112, 5.2)."""
+    first, _, rest = text.partition("\n")
+    if rest[:1] in (" ", "\t"):
+        raise BadAnswerError("a header that goes on from none")
+    lines: list[str] = []
+    for line in rest.split("\n"):
+        if line[:1] in (" ", "\t"):
+            lines[-1] = f"{lines[-1].rstrip()} {line.strip()}"
+        else:
+            lines.append(line)
+    return "\n".join((first, *lines))
+
+
+def _add_unusual(headers: Headers, line: str) -> None:
+    """Add a header that comes twice, or has a name that must be looked at."""
+    name, colon, value = line.partition(":")
+    if not colon or not is_token(name):
+        raise BadAnswerError(f"not a header: {line[:40]!r}")
+    headers.add(name.lower(), value.strip(" \t\r"))
 
 
 def body_size(headers: Headers) -> int | None:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 MAX_KEY_BYTES = 1024
 
+#: A pattern that is longer is nothing to ask somebody else for: it takes much time and memory.
+MAX_PATTERN = 8192
+
 
 def check_key(key: str) -> str:
     """Return `key` as an exact str, or raise TypeError or ValueError."""
@@ -42,6 +45,10 @@ def key_matcher(pattern: str) -> Callable[[str], object]:
     import fnmatch
     import re
 
+    # Brackets that nothing closes stand for themselves. fnmatch looks for the end of each, in a time
+    # that grows with the square of their number.
+    end = pattern.rfind("]") + 1
+    pattern = pattern[:end] + pattern[end:].replace("[", "[[]")
     return re.compile(fnmatch.translate(pattern)).match
 
 

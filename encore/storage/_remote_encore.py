@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from os import urandom
+
 from ._etags import parse_etag
 from ._http_errors import shown_url
-from ._keys import check_key
+from ._keys import MAX_PATTERN, check_key
 from ._metadata import check_depth, dumps
 from ._remote_server import (
     JSON,
@@ -40,6 +42,8 @@ _NOT_OURS = frozenset(range(400, 600)) - {401, 403, 407, 408, 425, 429, 502, 503
 _LONGEST = 1 << 16
 
 _MINIMAL = {"Prefer": "return=minimal"}
+
+_WRITES = frozenset(("DELETE", "POST", "PUT"))
 
 _END = b"null\n"
 
@@ -83,7 +87,7 @@ def _description(response: Response) -> dict[str, Any] | None:
     if response.status != 200 or content.get("encore") != 1:
         return None
     info = content.get("info")
-    return info if isinstance(info, dict) else {}
+    return {**(info if isinstance(info, dict) else {}), "repeats": content.get("repeats")}
 
 
 def _believed(info: dict[str, Any]) -> dict[str, Any]:
@@ -130,6 +134,21 @@ class EncoreServer(RemoteServer):
     ) -> None:
         super().__init__(client, url, query_url, current)
         self.info = _believed(info)
+        self.knows_repetitions = info.get("repeats") is True
+
+    def request(
+        self,
+        method: str,
+        key: str,
+        part: str,
+        *,
+        headers: dict[str, str] | None = None,
+        **options: Any,
+    ) -> Response:
+        if method in _WRITES:
+            # The same at each attempt: it is done once, and tells each time what it has done.
+            headers = {**(headers or {}), "Encore-Request": urandom(12).hex()}
+        return super().request(method, key, part, headers=headers, **options)
 
     # Reading
 
@@ -176,8 +195,8 @@ class EncoreServer(RemoteServer):
     def keys(self, criteria: Metadata) -> Iterator[str]:
         return self._keys({"where": criteria})
 
-    def glob(self, pattern: str) -> Iterator[str]:
-        return self._keys({"glob": pattern})
+    def glob(self, pattern: str) -> Iterator[str] | None:
+        return self._keys({"glob": pattern}) if len(pattern) <= MAX_PATTERN else None
 
     def page(self, prefix: str, start_after: str | None, limit: int | None) -> Iterator[str]:
         # With a start they come in order, even where it is the start of all.

@@ -67,6 +67,9 @@ class RemoteServer:
     #: Whether it looks at the header Encore-Key.
     compares_keys = False
 
+    #: Whether it does once what is sent twice.
+    knows_repetitions = False
+
     #: What its description says; there is none.
     info: dict[str, Any] = {"durable": "process"}
 
@@ -378,7 +381,7 @@ class RemoteServer:
         try:
             return self.request("DELETE", key, "", headers=headers)
         except KeyError as error:
-            if getattr(error, "repeated", False):
+            if getattr(error, "repeated", False) and not self.knows_repetitions:
                 return None
             raise
 

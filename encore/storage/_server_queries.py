@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 
 from ._changes import ChangeTeller
-from ._keys import check_page, key_matcher
+from ._keys import MAX_PATTERN, check_page, key_matcher
 from ._metadata import check_criteria, check_names, dumps, equal, matches, normalise
 from ._server_requests import RequestError, read_json
 from ._server_responses import REVALIDATED, Response, body_of, text_response
@@ -153,6 +153,8 @@ class Query:
         self.limit = content.get("limit")
         check_page(self.prefix, self.start_after, self.limit)
         self.glob = content.get("glob")
+        if isinstance(self.glob, str) and len(self.glob) > MAX_PATTERN:
+            raise ValueError(f"a pattern has at most {MAX_PATTERN} characters here")
         self._match = key_matcher("*" if self.glob is None else self.glob)
 
     @property

@@ -99,6 +99,9 @@ class Errors:
 
         if isinstance(error, sqlite3.Error):
             raise failure(error, self._path) from error
+        if isinstance(error, UnicodeDecodeError):
+            # SQLite quotes what is damaged, and the module sqlite3 cannot read it.
+            raise StoreError(f"the database is damaged: {self._path!r}") from error
 
 
 def failure(error: sqlite3.Error, path: str) -> StoreError:

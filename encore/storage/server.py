@@ -14,6 +14,7 @@ from ._server_keys import PARTS, delete_key, read_part, write_part
 from ._server_log import LoggedBody, log_error, log_request
 from ._server_origins import check_origin, host_of
 from ._server_queries import answer_keys, answer_posted, answer_query
+from ._server_repeats import Repeats
 from ._server_requests import Request, RequestError
 from ._server_responses import NOT_KEPT, REASONS, REVALIDATED, Response, Streamed, json_response
 from ._server_static import answer_index
@@ -109,6 +110,7 @@ class StoreApplication:
         self.max_body = max_body
         self.max_json = max_json
         self.secret = urandom(32) if secret is None else secret
+        self._repeats = Repeats()
         self.hosts = None if hosts is None else frozenset(map(str.lower, hosts))
         self._login = None if authenticate is None else Login(authenticate, realm)
 
@@ -151,9 +153,12 @@ class StoreApplication:
             if request.method == "OPTIONS":
                 return self._options(request, methods)
             _check_method(request, methods)
-            if request.method not in _SAFE:
-                check_origin(request)
-            return answer(request, self._seen_by(request.user))
+            if request.method in _SAFE:
+                return answer(request, self._seen_by(request.user))
+            check_origin(request)
+            return self._repeats.answer(
+                request, lambda: answer(request, self._seen_by(request.user))
+            )
         except Exception as error:
             response = error_response(error, request)
             return self._for_people(response, request) if self.browse else response
@@ -244,7 +249,12 @@ class StoreApplication:
     # What is told of the store
 
     def _about(self, request: Request, store: AbstractReadOnlyStore) -> Response:
-        return json_response(200, self.about(store), [REVALIDATED])
+        return json_response(200, self._told(request, store), [REVALIDATED])
+
+    def _told(self, request: Request, store: AbstractReadOnlyStore) -> dict[str, Any]:
+        # Of several processes none knows what another one has done.
+        is_alone = not request.environ.get("wsgi.multiprocess", True)
+        return {**self.about(store), "repeats": is_alone}
 
     def about(self, store: AbstractReadOnlyStore) -> dict[str, Any]:
         """Return the description that a client is given."""
@@ -264,7 +274,7 @@ class StoreApplication:
     def _options(self, request: Request, methods: tuple[str, ...]) -> Response:
         allow = ("Allow", _allowed(methods))
         if request.path in ("/", "/about", "/keys", "/query", "*"):
-            about = self.about(self._seen_by(request.user))
+            about = self._told(request, self._seen_by(request.user))
             return json_response(200, about, [allow, REVALIDATED])
         return Response(204, [allow, REVALIDATED])
 

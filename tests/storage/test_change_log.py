@@ -46,6 +46,33 @@ def test_any_key_can_be_logged(new_handle):
     assert store.get_modified_keys(LONG_AGO) == keys + ODD_KEYS
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_could_not_be_written_takes_no_room(new_handle, path, monkeypatch, whole):
+    store = new_handle()
+    store.from_bytes("a", b"")
+    log = os.path.join(path, LOG)
+    before = os.path.getsize(log)
+    write_all = _change_log.write_all
+
+    def write_a_part(fd, data):
+        first = data.index(b"\n") + 1
+        write_all(fd, data[: first + 5 if whole else first - 5])
+        raise OSError(errno.ENOSPC, "no room")
+
+    with monkeypatch.context() as patch, pytest.raises(StoreError), store.transaction():
+        store.from_bytes("b", b"")
+        store.from_bytes("c", b"")
+        patch.setattr(_change_log, "write_all", write_a_part)
+        store.set_metadata("a", {"n": 1})
+    with open(log, "rb") as file:
+        lines = file.read()[before:].splitlines()
+    # Somebody may have read what was whole, so that it stays, and is said not to have been made.
+    assert [line.split()[1] for line in lines] == ([b"set", b"abort"] if whole else [])
+    store.from_bytes("d", b"")
+    assert store.get_modified_keys(LONG_AGO) == ["a", "d"]
+    assert LogReader(str(path)).open == []
+
+
 def test_since(new_handle):
     store = new_handle(max_time_delta=timedelta(seconds=10))
     begin = datetime(2026, 3, 1, 12)

@@ -23,7 +23,8 @@ LARGE = 30 * PAGE + 17
 def mounted(tmp_path_factory):
     """A small file system; None where it may not be mounted."""
     folder = str(tmp_path_factory.mktemp("small"))
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder]
+    # A log of changes keeps what was begun and not done, up to 4 MiB, before it is rotated.
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", folder]
     try:
         done = subprocess.run(mount, capture_output=True, check=False)
     except FileNotFoundError:

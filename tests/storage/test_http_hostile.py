@@ -98,6 +98,8 @@ GOOD = {
     "no space": HEAD + b"Content-Length:3\r\n\r\nabc",
     "a tab": HEAD + b"Content-Length:\t3 \t\r\n\r\nabc",
     "a value of two lines": HEAD + b"X: a\r\n  b\r\nContent-Length: 3\r\n\r\nabc",
+    "a list that goes on": HEAD
+    + b"Content-Length: 3\r\nX: a\r\nContent-Length: 3\r\n\t, 3\r\n\r\nabc",
     "latin-1": HEAD + b"X: \xe4\r\nContent-Length: 3\r\n\r\nabc",
     "chunks": PERIOD + b'3\r\nabc\r\nA;x="y"\r\n0123456789\r\n0\r\n\r\n',
     "chunks with trailers": PERIOD + b"03 \r\nabc\r\n000\r\nX: y\r\n\r\n",
@@ -166,6 +168,8 @@ BROKEN = {
     "endless headers": HEAD + b"X: " + bytes(b"y" * 200_000),
     "a large status line": b"HTTP/1.1 200 " + b"x" * 70_000 + b"\r\n\r\n",
     "two lengths": HEAD + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+    "two lengths in a list that goes on": HEAD
+    + b"Content-Length: 3\r\nX: a\r\nContent-Length: 3\r\n , 4\r\n\r\nabcd",
     "two lengths in a list": HEAD + b"Content-Length: 3, 4\r\n\r\nabcd",
     "a negative length": HEAD + b"Content-Length: -1\r\n\r\n",
     "a positive length": HEAD + b"Content-Length: +3\r\n\r\nabc",
@@ -349,6 +353,14 @@ def test_a_slow_drip_does_not_outlast_the_time_of_a_call(data):
 def test_a_drip_may_take_its_time_while_a_body_is_streamed():
     # Each read has the time of a call for itself.
     assert dripping(HEAD + b"\r\n" + b"x" * 100, end=close) == b"x" * 100
+
+
+def test_values_may_go_on_in_the_next_line():
+    head = b"X: a\r\n  b \r\n\tc\r\nY: d\r\nX: e\r\n f\r\n"
+    with HostileServer([read, HEAD + head + b"Content-Length: 0\r\n\r\n", close]) as server:
+        headers = new_client().request("GET", server.url).headers
+        assert headers.get("x") == "a b c, e f"
+        assert headers.get("y") == "d"
 
 
 def test_silence_is_an_error_in_time():
