@@ -46,7 +46,7 @@ def _started(script: str, *arguments: str) -> int:
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             del os.environ[name]
-    command = [sys.executable, "-I", "-S", "-X", f"pycache_prefix={sys.pycache_prefix}"]
+    command = [sys.executable, "-I", "-S", "-X", f"pycache_prefix={sys.pycache_prefix or ''}"]
     command += [str(Path(__file__).with_name(script)), *arguments]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True

@@ -29,7 +29,7 @@ print(time.perf_counter() - start)
 
 def timed(statements: list[str], path: str) -> Measure:
     # Unlike this process with site: what every program imports is there already.
-    command = [sys.executable, "-I", "-X", f"pycache_prefix={sys.pycache_prefix}", "-c"]
+    command = [sys.executable, "-I", "-X", f"pycache_prefix={sys.pycache_prefix or ''}", "-c"]
     command.append(_CHILD.format(path=path, statements="\n".join(statements)))
     return lambda count: sum(float(subprocess.check_output(command)) for _ in range(count))
 
