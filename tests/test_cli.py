@@ -16,9 +16,11 @@ import encore
 from encore import __main__ as cli
 from encore._cli import commands
 from encore._cli.text import pairs_of
+from encore.storage.dynamic_url_store import DynamicURLStore
 from encore.storage.errors import StoreError
 from encore.storage.filesystem_store import FileSystemStore, init_shared_store
 from encore.storage.sqlite_store import SqliteStore
+from encore.storage.static_url_store import StaticURLStore
 
 ROOT = Path(encore.__file__).resolve().parent.parent
 
@@ -299,7 +301,12 @@ def test_sync_makes_the_target_like_the_source(run, tree):
     (tree / "a.txt").write_bytes(b"ALPHA")
     (tree / "b.bin").unlink()
     would = run("sync", "dir:tree", "sqlite:x.db", "--delete", "--dry-run")
-    assert (would.status, would.out) == (0, "1 copied, 1 skipped, 0 failed, 1 deleted\n")
+    lines = "copy a.txt\ndelete b.bin\n"
+    counts = "would be: 1 copied, 1 skipped, 0 failed, 1 deleted\n"
+    assert (would.status, would.out) == (0, lines + counts)
+    assert "Comparing" in would.err
+    would = run("sync", "dir:tree", "sqlite:x.db", "--delete", "--dry-run", "--quiet")
+    assert (would.status, would.out, would.err) == (0, lines, "")
     assert run("cat", "sqlite:x.db", "a.txt").out == "alpha"
     assert run("ls", "sqlite:x.db").out == "a.txt\nb.bin\nsub/c.txt\n"
     assert run("sync", "dir:tree", "sqlite:x.db").out == "1 copied, 1 skipped, 0 failed\n"
@@ -325,6 +332,40 @@ def test_sync_keeps_what_is_newer_if_told(run, tree):
     assert run("cat", "sqlite:x.db", "a.txt").out == "gamma"
     assert run("sync", "dir:tree", "sqlite:x.db").status == 0
     assert run("cat", "sqlite:x.db", "a.txt").out == "alpha"
+
+
+def test_a_dry_run_shows_keys_as_ls_does(run, folder):
+    with SqliteStore("x.db") as store:
+        store.from_bytes("new\nline", b"")
+    with SqliteStore("y.db") as store:
+        store.from_bytes("back\\slash", b"")
+    would = run("sync", "sqlite:x.db", "sqlite:y.db", "--delete", "--dry-run")
+    assert would.out.splitlines()[:2] == [r"copy new\nline", r"delete back\\slash"]
+
+
+def test_no_message_shows_a_password(run, folder, monkeypatch):
+    for kind in (DynamicURLStore, StaticURLStore):
+        monkeypatch.setattr(kind, "connect", lambda self, credentials=None: None)
+    (folder / "f").write_bytes(b"")
+    url = "https://alibaba:open%20sesame@localhost/"
+    for status, *arguments in (
+        (1, "put", f"readonly::{url}", "k", "f"),
+        (1, "rm", f"static:{url}", "k"),
+        (1, "rm", f"readonly::{url}", "k"),
+        (2, "ls", f"bogus::{url}"),
+        (2, "ls", f"bogus{url}"),
+        (2, "ls", "alibaba:open%20sesame@localhost"),
+        (2, "ls", "https:/alibaba:open sesame@localhost"),
+        (2, "ls", f"{url}::x", "*", url),
+        (2, "query", "memory:", url),
+        (2, url),
+        (2, "compact", f"readonly::{url}"),
+        (2, "upgrade", f"retry={url}::memory:"),
+    ):
+        result = run(*arguments)
+        assert_one_line(result, status, "@localhost")
+        for secret in ("sesame", "alibaba"):
+            assert secret not in result.err
 
 
 def test_a_dry_run_makes_no_target(run, tree):

@@ -64,6 +64,15 @@ def given(monkeypatch):
 # Arguments
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "127.0.0.1", "localhost"])
+def test_it_says_where_it_listens(run, given, host):
+    _, out, _ = run("serve", "memory:", "--readonly", f"--host={host}")
+    everywhere = (
+        "" if host in ("127.0.0.1", "localhost") else ", and at all addresses of this computer"
+    )
+    assert out == f"Serving at http://127.0.0.1:1/{everywhere}\n"
+
+
 def test_the_defaults_are_safe(run, given):
     assert run("serve", "memory:") == (0, "Serving at http://127.0.0.1:1/\n", [])
     [call] = given
@@ -89,7 +98,7 @@ def test_every_argument_arrives(run, given, folder):
     assert user(run, "ali")[0] == 0
     status, _, err = run(
         *("serve", "sqlite::memory:", "--option", "durability=process", "--host", "0.0.0.0"),
-        *("--port", "0", "--readonly", "--static", "--browse", "--users", "users"),
+        *("--port", "0", "--readonly", "--static", "--users", "users"),
         *("--certificate", certificate, "--key", key, "--max-connections", "7"),
         *("--timeout", "2.5", "--allow-host", "a", "--allow-host", "b", "--quiet"),
     )
@@ -104,11 +113,18 @@ def test_every_argument_arrives(run, given, folder):
         "port": 0,
         "readonly": True,
         "static": True,
-        "browse": True,
+        "browse": False,
         "hosts": ["a", "b"],
         "max_connections": 7,
         "timeout": 2.5,
     }
+
+
+def test_pages_do_not_go_with_files(run, given):
+    status, _, err = run("serve", "memory:", "--static", "--browse")
+    assert status == 2
+    assert "--browse does not go with --static" in err[-1]
+    assert given == []
 
 
 def user(run, name, password="sesame"):

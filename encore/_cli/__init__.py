@@ -17,6 +17,12 @@ NOBODY_READS = 141
 class WrongUse(Exception):
     """The command line asks for what makes no sense."""
 
+    def __str__(self) -> str:
+        from re import DOTALL, sub
+
+        # The name of a store may stand where none is expected, with a password in it.
+        return sub(r"://.*@", "://...@", super().__str__(), flags=DOTALL)
+
 
 def complain(message: object) -> None:
     """Write a line to standard error, if there is one."""

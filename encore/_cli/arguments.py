@@ -21,8 +21,10 @@ A STORE is one of
   lockfs:PATH       the same for many computers, with a log of changes
   dir:PATH          any directory, read-only
   memory:           an empty store in memory
-  http://HOST/      what a server has, as 'serve' makes one; https:// too
-  static:URL        files of a web server with an index.json, read-only
+  http://HOST/      what a server has, as 'serve' makes one; https:// too;
+                    http://NAME:PASSWORD@HOST/ logs in
+  static:URL        files of a web server with an index.json, read-only;
+                    static:file:/PATH those in a directory
   module:callable   what your callable returns, say mystores:open_archive
 or one around another:
   readonly::STORE             nothing can be changed
@@ -137,10 +139,11 @@ def parser_of_all() -> argparse.ArgumentParser:
         "make one store like another",
         "As copy --overwrite does; and with --delete,\n"
         "keys of the target that the source does not have are deleted, unless anything\n"
-        "has failed: what cannot be read is not known to be gone.",
+        "has failed: what cannot be read is not known to be gone. With --dry-run, each\n"
+        "line is what would be done: copy KEY or delete KEY, with the key as ls shows it.",
     )
     sync.add_argument("--delete", action="store_true", help="delete what the source has not")
-    sync.add_argument("--dry-run", action="store_true", help="say what would be done, do nothing")
+    sync.add_argument("--dry-run", action="store_true", help="do nothing, print what would be done")
     sync.set_defaults(on_conflict="overwrite")
     sync.add_argument(
         "--newer",
@@ -161,7 +164,7 @@ def parser_of_all() -> argparse.ArgumentParser:
             help="so many threads at most, where a store is far away; 4",
         )
         made.add_argument(
-            "--quiet", action="store_true", help="show no progress, and nothing if all went well"
+            "--quiet", action="store_true", help="show no progress, and no counts if all went well"
         )
         for which in ("source", "target"):
             option(made, which)

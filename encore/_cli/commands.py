@@ -120,10 +120,10 @@ def _maintenance(store: AbstractReadOnlyStore, method: str, name: str) -> Any:
     """Return what only some stores can do."""
     found = getattr(store, method, None)
     if found is None:
-        from encore.storage._chain import split
+        from encore.storage._chain import shown_name, split
 
         link = split(name)
-        hint = f"; use the store within, {link[3]}" if link else ""
+        hint = f"; use the store within, {shown_name(link[3])}" if link else ""
         raise WrongUse(f"a {type(store).__name__} has no {method}{hint}")
     return found
 

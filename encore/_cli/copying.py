@@ -70,6 +70,11 @@ def _run(run: Callable[..., CopyReport], arguments: argparse.Namespace, create: 
     for path, reason, cause in left:
         if cause or not arguments.quiet:
             complain(f"left out {shown(path)}: {reason}")
+    if report.dry_run:
+        # What it is asked for, even if it is to be quiet.
+        for word, keys in (("copy", report.copied), ("delete", report.deleted)):
+            for key in keys:
+                print(f"{word} {shown(key)}")
     has_failed = bool(report.failed) or any(error for _, _, error in left)
     if has_failed or not arguments.quiet:
         print(f"{report}, {len(left)} left out" if left else report)

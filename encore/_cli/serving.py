@@ -21,7 +21,11 @@ __all__ = ["add_arguments", "serve"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``serve``, but for the store and its options."""
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="the address to listen at; this computer alone")
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="the address to listen at: this computer alone; 0.0.0.0 is all of its addresses",
+    )
     add("--port", type=int, default=8080, help="0 takes one that is free; 8080 otherwise")
     add("--readonly", action="store_true", help="let nobody change anything")
     add("--static", action="store_true", help="only index.json and data/, to be read")
@@ -44,13 +48,16 @@ def serve(arguments: argparse.Namespace) -> int:
     from encore.storage.server import UsersFile
     from encore.storage.server import serve as serve_store
 
+    if arguments.static and arguments.browse:
+        raise WrongUse("--browse does not go with --static, which serves files alone")
     context = _ssl_context(arguments)
     authenticate = UsersFile(arguments.users) if arguments.users is not None else None
     with opened(arguments.store, arguments.option) as store, _logging(arguments.quiet):
 
         def ready(url: str) -> None:
             _warn(arguments, store)
-            print(f"Serving at {url}", flush=True)
+            everywhere = ", and at all addresses of this computer"
+            print(f"Serving at {url}{everywhere if _is_any(arguments.host) else ''}", flush=True)
 
         try:
             cut = serve_store(
@@ -96,6 +103,15 @@ def _ssl_context(arguments: argparse.Namespace) -> ssl.SSLContext | None:
         files = repr(certificate) if key is None else f"{certificate!r} and {key!r}"
         raise StoreError(f"no certificate with its key in {files}: {error}") from error
     return context
+
+
+def _is_any(host: str) -> bool:
+    from ipaddress import ip_address
+
+    try:
+        return not host or ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 def _warn(arguments: argparse.Namespace, store: AbstractReadOnlyStore) -> None:

@@ -63,12 +63,13 @@ def _json_hint(options: Sequence[str]) -> str:
 def writable(
     name: str, options: Sequence[str] | None, create: bool = False
 ) -> Iterator[AbstractStore]:
+    from encore.storage._chain import shown_name
     from encore.storage.abstract_store import AbstractStore
     from encore.storage.errors import StoreError
 
     with opened(name, options, create) as store:
         if not isinstance(store, AbstractStore):
-            raise StoreError(f"{name!r} can only be read")
+            raise StoreError(f"{shown_name(name)!r} can only be read")
         yield store
 
 

@@ -21,10 +21,32 @@ if TYPE_CHECKING:
     Open = Callable[[str, bool, bool], AbstractReadOnlyStore]
     Make = Callable[[str | None, AbstractReadOnlyStore, Any, Any], AbstractReadOnlyStore]
 
-__all__ = ["WRAPPERS", "open_chain", "split"]
+__all__ = ["WRAPPERS", "open_chain", "shown_name", "split"]
+
+# What may have an @ that is none of a URL.
+_PATHS = ("sqlite:", "fs:", "lockfs:", "dir:")
 
 # Names of stores that end in a colon, one with a double colon in it.
 _IN_MEMORY = ("sqlite::memory:", "memory:")
+
+
+def shown_name(name: str) -> str:
+    """Return the name of a store without what may be a password: what stands before the @.
+
+    Whatever is no path may be meant for a URL, with a scheme or a separator that is mistyped.
+    """
+    if "@" not in name:
+        return name
+    import re
+
+    words = "|".join((*_PATHS, "https?:", "static:", *(f"{wrapper}[:=]" for wrapper in WRAPPERS)))
+    # Before each word, which is the first, or the first after a colon.
+    pieces = re.split(f"(?:^|(?<=:))(?={words})", name)
+    start = re.compile(rf"((?:[\w-]+::)*[\w+.-]*://|(?:{words}))?.*@", re.DOTALL)
+    return "".join(
+        piece if piece.startswith(_PATHS) else start.sub(r"\1...@", piece, count=1)
+        for piece in pieces
+    )
 
 
 def split(name: str) -> Link | None:
@@ -64,7 +86,7 @@ def split(name: str) -> Link | None:
         elif head:
             colons = ""
     if colons != "::" or not rest or second == "":
-        raise ValueError(f"{name!r}: it is {usage}::STORE")
+        raise ValueError(f"{shown_name(name)!r}: it is {usage}::STORE")
     return wrapper, argument, second, rest
 
 
@@ -83,26 +105,26 @@ def open_chain(
     try:
         return make(argument, inner, second, event_manager)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name!r}: it is {usage}::STORE: {error}") from error
+        raise ValueError(f"{shown_name(name)!r}: it is {usage}::STORE: {error}") from error
 
 
 def _nothing(argument: str | None) -> None:
     if argument is not None:
-        raise ValueError(f"nothing may follow, {argument!r} neither")
+        raise ValueError(f"nothing may follow, {shown_name(argument)!r} neither")
 
 
 def _whole(argument: str) -> int:
     try:
         return int(argument)
     except ValueError:
-        raise ValueError(f"it takes a whole number, not {argument!r}") from None
+        raise ValueError(f"it takes a whole number, not {shown_name(argument)!r}") from None
 
 
 def _seconds(argument: str) -> float:
     try:
         return float(argument)
     except ValueError:
-        raise ValueError(f"it takes a number of seconds, not {argument!r}") from None
+        raise ValueError(f"it takes a number of seconds, not {shown_name(argument)!r}") from None
 
 
 def _read_only(argument: str | None, inner: Any, second: Any, manager: Any) -> Any:

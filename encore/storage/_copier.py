@@ -69,7 +69,7 @@ class Copier(Transfer):
         with StoreProgressManager(
             manager,
             source=self.target,
-            message="Copying",
+            message="Comparing" if self.dry_run else "Copying",
             steps=self.total(keys),
             key="",
             metadata={},

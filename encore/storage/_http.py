@@ -274,7 +274,7 @@ class Client:
                 response.each_read(self._timeout)
         except BaseException as error:
             response.close()
-            if isinstance(error, TemporaryError):
+            if isinstance(error, TemporaryError) and response.status < 300:
                 # It has been done; only the answer is not whole.
                 error.happened = True
             raise

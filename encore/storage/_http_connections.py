@@ -68,6 +68,8 @@ class Kept:
 class HTTPTransport:
     """Requests to servers of HTTP and HTTPS. Any thread may use it.
 
+    How long the system looks for the address of a host, no timeout bounds.
+
     Parameters
     ----------
     auth : handler of urllib, or several, optional

@@ -42,6 +42,7 @@ _KINDS: dict[str, type[Exception]] = {
         AuthenticationError,
         IntegrityError,
         NotImplementedError,
+        StoreError,
         StoreFullError,
         TypeError,
         ValueError,
@@ -181,7 +182,7 @@ def error_of(response: Response, key: str | None) -> Exception:
 
 def _error_of(response: Response, key: str | None, said: dict[str, Any]) -> Exception:
     status = response.status
-    text = f"{shown_url(response.url)}: {_line(said.get('error')) or f'status {status}'}"
+    text = f"{shown_url(response.url)}: {line_of(said.get('error')) or f'status {status}'}"
     kind = _KINDS.get(str(said.get("kind")))
     if status in (404, 410) and key is not None:
         return KeyError(key)
@@ -195,8 +196,9 @@ def _error_of(response: Response, key: str | None, said: dict[str, Any]) -> Exce
         return NotImplementedError(text)
     if status == 400 and kind in (TypeError, ValueError):
         return kind(text)
-    if kind is IntegrityError:
-        return IntegrityError(text, key=key)
+    if kind is IntegrityError or kind is StoreError:
+        # Damage, or a mistake in a program, is the same next time.
+        return kind(text, key=key)
     if status in _NOT_DONE or (status >= 500 and status not in _NEVER):
         happened = said.get("happened")
         return TemporaryError(
@@ -211,7 +213,7 @@ def _error_of(response: Response, key: str | None, said: dict[str, Any]) -> Exce
 def _said(response: Response) -> dict[str, Any]:
     """Return what a refusal says in JSON, {} if nothing."""
     with response:
-        if not (response.headers.get("Content-Type") or "").startswith("application/json"):
+        if not (response.headers.get("Content-Type") or "").lower().startswith("application/json"):
             return {}
         import json
 
@@ -223,7 +225,7 @@ def _said(response: Response) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def _line(text: Any) -> str:
+def line_of(text: Any) -> str:
     """Return a stranger's text as one short line, '' if it is none."""
     if not isinstance(text, str):
         return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .errors import StoreError, shown
+from .errors import StoreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def origin_of(url: str) -> Origin:
 def _named(url: str) -> str:
     from ._http_errors import shown_url
 
-    return shown(shown_url(url))
+    return repr(shown_url(url))[:200]
 
 
 def check_characters(url: str) -> None:

@@ -114,14 +114,16 @@ class Request:
         for name, value in headers.items():
             text += _field(name, value)
             self.names[name.lower()] = value
-        if "transfer-encoding" in self.names:
-            raise ValueError("how a body is sent is nothing that a header of the caller says")
+        if not _OURS.isdisjoint(self.names):
+            raise ValueError(f"headers that are not the caller's: {', '.join(_OURS)}")
         said = self.names.get("content-length")
         if said is not None:
             if not (said.isascii() and said.isdigit()):
                 raise ValueError(f"bad Content-Length: {shown(said)}")
             self.size = int(said)
         if body is None:
+            if self.size:
+                raise ValueError(f"no body, and Content-Length: {said}")
             if said is None and method in ("POST", "PUT", "PATCH"):
                 text += "Content-Length: 0\r\n"
         elif isinstance(body, Source):
@@ -173,6 +175,9 @@ class Request:
                 )
             yield piece
 
+
+# What follows from the URL and the body.
+_OURS = frozenset(("expect", "host", "transfer-encoding"))
 
 # Whose names need not be looked at.
 _USUAL = frozenset(

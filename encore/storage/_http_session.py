@@ -12,8 +12,9 @@ from __future__ import annotations
 import errno
 import os
 from io import UnsupportedOperation
+from time import monotonic
 
-from ._http_errors import shown_url
+from ._http_errors import broken, shown_url, timed_out
 from ._http_response import Headers, Response
 from .errors import StoreError, TemporaryError
 
@@ -37,6 +38,9 @@ _BROKEN = frozenset(
 )
 # It will not be better next time, though requests takes it for a ConnectionError.
 _LASTING = frozenset(("SSLError", "SSLCertVerificationError", "TooManyRedirects", "InvalidURL"))
+
+# Where the errors come from that say why, and have no URL in them.
+_SYSTEM = frozenset(("builtins", "http", "socket", "ssl"))
 
 # What is compressed has no length that can be checked.
 _PLAIN = {"Accept-Encoding": "identity"}
@@ -266,10 +270,15 @@ class _Body:
         self._answer = answer
         self._url = url
         self._done = False
+        self._end = float("inf")
+        #: Whether a read returns what has come.
+        self._is_prompt = False
         raw = getattr(answer, "raw", None)
         self._read: Callable[[int], bytes]
         if raw is not None and hasattr(raw, "read") and not coded:
-            self._read = raw.read
+            self._is_prompt = hasattr(raw, "read1")
+            # Else a drip is awaited until all is there.
+            self._read = raw.read1 if self._is_prompt else raw.read
         elif hasattr(answer, "iter_content"):
             # It takes the coding off.
             from ._streams import BufferIteratorIO
@@ -280,6 +289,9 @@ class _Body:
 
             self._read = BytesIO(answer.content).read
 
+    def renew(self, seconds: float) -> None:
+        self._end = monotonic() + seconds
+
     def read(self, size: int, /) -> bytes:
         try:
             data = self._read(size)
@@ -289,6 +301,9 @@ class _Body:
             raise error_of(error, self._url) from error
         if not data:
             self._done = True
+        elif self._is_prompt and monotonic() > self._end:
+            # The session knows how long one wait may be, not all of them together.
+            raise timed_out(shown_url(self._url))
         return data
 
     def finish(self) -> None:
@@ -318,7 +333,8 @@ def error_of(error: Exception, url: str) -> StoreError:
         names.update(kind.__name__ for kind in type(each).__mro__)
         codes.add(getattr(each, "errno", None))
     # The message of a session has the URL, and with that perhaps a password.
-    text = f"{shown_url(url)}: {type(error).__name__}"
+    where = shown_url(url)
+    text = f"{where}: {type(error).__name__}{_reason(error, where)}"
     if names & _LASTING:
         return StoreError(text)
     if names & _NOT_SENT or errno.ECONNREFUSED in codes:
@@ -326,6 +342,18 @@ def error_of(error: Exception, url: str) -> StoreError:
     if names & _BROKEN:
         return TemporaryError(text)
     return StoreError(text)
+
+
+def _reason(error: Exception, where: str) -> str:
+    """Return what the operating system, or TLS, has said, if anything."""
+    for each in reversed(_causes(error)):
+        # The errors of requests are OSErrors too.
+        if isinstance(each, OSError) and type(each).__module__.split(".")[0] in _SYSTEM:
+            found = broken(each, where)
+            text = getattr(found, "strerror", None) or str(found).removeprefix(f"{where}: ")
+            return f": {text}" if text and text != "None" else ""
+    innermost = _causes(error)[-1]
+    return "" if innermost is error else f": {type(innermost).__name__}"
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -154,7 +154,7 @@ class Connection(HTTPConnection):
         except OSError as error:
             found = broken(error, self.where)
             if isinstance(found, BrokenConnectionError):
-                found = UnsentError(*found.args)
+                found = UnsentError(found.errno, found.strerror, self.where)
             raise found from error
 
     # What the server does in between
@@ -248,7 +248,7 @@ class Connection(HTTPConnection):
             data = self._receive(_READ)
         except BrokenConnectionError as error:
             if self.is_used and error.errno != errno.ETIMEDOUT:
-                raise StaleConnectionError(*error.args) from error
+                raise StaleConnectionError(error.errno, error.strerror, self.where) from error
             raise
         if not data:
             raise broken(_SILENT, self.where, stale=self.is_used)

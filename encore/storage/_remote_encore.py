@@ -16,7 +16,7 @@ from ._remote_server import (
     parsed_metadata,
 )
 from ._remote_value import RemoteValue, number_of
-from .errors import StoreError, shown
+from .errors import StoreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,65 +29,16 @@ if TYPE_CHECKING:
     from ._request_body import RequestBody
     from .value import Value
 
-__all__ = ["EncoreServer", "find_server"]
+__all__ = ["EncoreServer"]
 
 # Data of up to this size come with the metadata.
 _SMALL = 65536
-
-# What a server answers that knows no OPTIONS. The others may be another answer in a moment, or are about
-# who is asking.
-_NOT_OURS = frozenset(range(400, 600)) - {401, 403, 407, 408, 425, 429, 502, 503, 504}
-
-# Longer descriptions are not ours.
-_LONGEST = 1 << 16
 
 _MINIMAL = {"Prefer": "return=minimal"}
 
 _WRITES = frozenset(("DELETE", "POST", "PUT"))
 
 _END = b"null\n"
-
-
-def find_server(
-    client: Client,
-    url: Callable[[str, str], str],
-    query_url: str,
-    current: Callable[[], RemoteServer],
-) -> RemoteServer:
-    """Ask a server what it is."""
-    with client.request("OPTIONS", query_url, expect=_NOT_OURS) as response:
-        info = _description(response)
-    if info is None:
-        return RemoteServer(client, url, query_url, current)
-    return EncoreServer(client, url, query_url, current, info)
-
-
-def _description(response: Response) -> dict[str, Any] | None:
-    """Return what our server says of its store; None if it is another one."""
-    import json
-
-    kind = response.headers.get("Content-Type") or ""
-    if not kind.startswith("application/json"):
-        return None
-    response.paced(_LONGEST)
-    text = response.read(_LONGEST)
-    while piece := response.read(_LONGEST):
-        text += piece
-        if len(text) > _LONGEST:
-            return None
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(content, dict):
-        return None
-    if response.status != 200 and isinstance(content.get("kind"), str):
-        # One of ours says so: that nobody of this name is here, or that it speaks HTTPS.
-        raise StoreError(f"{shown_url(response.url)}: {shown(content.get('error'))}")
-    if response.status != 200 or content.get("encore") != 1:
-        return None
-    info = content.get("info")
-    return {**(info if isinstance(info, dict) else {}), "repeats": content.get("repeats")}
 
 
 def _believed(info: dict[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ __all__ = [
     "JSON",
     "RemoteServer",
     "is_conditional",
+    "is_page",
     "parsed_json",
     "parsed_metadata",
     "written",
@@ -106,16 +107,25 @@ class RemoteServer:
 
             # A proxy may take dots and slashes out of paths: then it would be another key.
             headers = {**(headers or {}), "Encore-Key": quote(key, "")}
-        return self.client.request(
-            method,
-            url,
-            headers=headers,
-            body=body,
-            key=key,
-            expect=expect,
-            safe=safe,
-            whole=whole,
-        )
+        try:
+            return self.client.request(
+                method,
+                url,
+                headers=headers,
+                body=body,
+                key=key,
+                expect=expect,
+                safe=safe,
+                whole=whole,
+            )
+        except KeyError as error:
+            if method != "PUT" or part == "permissions":
+                raise
+            # What is to be written need not be there before.
+            status = getattr(error, "status", 404)
+            raise StoreError(
+                f"{shown_url(url)}: {key!r} cannot be written here: status {status}", key=key
+            ) from error
 
     def upload(
         self,
@@ -209,7 +219,10 @@ class RemoteServer:
             headers = None if body is None else dict(JSON)
             return self.request(method, key, "permissions", headers=headers, body=body, safe=True)
         except NotImplementedError as error:
-            raise AuthorizationError(f"there are no permissions of {key!r}", key=key) from error
+            raise AuthorizationError(
+                f"there are no permissions of {key!r}: the store behind the server has none",
+                key=key,
+            ) from error
 
     # Finding
 
@@ -264,6 +277,7 @@ class RemoteServer:
                 with response:
                     response.paced(_PACE)
                     file, size = spooled(response)
+                    _check_no_page(response, file)
                 if is_whole(file, size):
                     file.seek(0)
                     return file
@@ -395,6 +409,23 @@ def written(metadata: Metadata) -> bytes:
 
 def is_conditional(headers: dict[str, str]) -> bool:
     return "If-Match" in headers or "If-None-Match" in headers
+
+
+def is_page(response: Response) -> bool:
+    """Whether an answer says that it is a page for people."""
+    kind = (response.headers.get("Content-Type") or "").lower()
+    return kind.startswith(("text/html", "application/xhtml"))
+
+
+def _check_no_page(response: Response, file: BinaryIO) -> None:
+    """Raise a StoreError if the answer to a query is a page."""
+    # Some frameworks call everything text/html, keys too.
+    if is_page(response):
+        start = file.read(1024).lstrip()
+        file.seek(0)
+        if start.startswith((b"<", b"\xef\xbb\xbf<")):
+            file.close()
+            raise StoreError(f"{shown_url(response.url)}: the answer is HTML, and no keys")
 
 
 def parsed_json(response: Response) -> Any:

@@ -78,6 +78,9 @@ def write(
             return Response(201, [("Content-Type", "application/json"), *headers])
         return Response(204, headers)
     content = {"created": is_new, "metadata": metadata, "etag": etag}
+    if method == "delete":
+        # What has gone has neither.
+        content = {"metadata": metadata}
     return json_response(201 if is_new else 200, content, headers)
 
 

@@ -68,7 +68,11 @@ def _found_keys(store: AbstractReadOnlyStore, criteria: Metadata) -> Iterator[st
 def answer_query(request: Request, store: AbstractReadOnlyStore) -> Response:
     given: Metadata = {}
     for name, text in _parameters(request):
-        value = read_json(text)
+        try:
+            value = read_json(text)
+        except RequestError as error:
+            what = f'{name!a:.80}: {error.message}; a text stands in quotes: "text"'
+            raise RequestError(400, what) from error
         if name in given and not equal(given[name], value):
             return _lines((), [REVALIDATED])
         given[name] = value

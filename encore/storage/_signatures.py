@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     F = TypeVar("F", bound=Callable[..., Any])
 
-__all__ = ["without_misplaced"]
+__all__ = ["not_there", "without_misplaced"]
 
 # CO_VARARGS and CO_VARKEYWORDS of the module inspect, which takes long to import.
 _CATCHES = 0x04 | 0x08
@@ -25,3 +25,13 @@ def without_misplaced(function: F) -> F:
         setattr(shown, name, getattr(given, name))
     given.__wrapped__ = shown
     return function
+
+
+def not_there(store: Any, name: str) -> AttributeError:
+    """Return the error for an attribute of a store that can only be read: perhaps it is there for others."""
+    from .abstract_store import AbstractStore
+
+    what = f"{type(store).__name__!r} object has no attribute {name!r}"
+    if hasattr(AbstractStore, name) and not name.startswith("_"):
+        what += ": it can only be read"
+    return AttributeError(what, name=name, obj=store)

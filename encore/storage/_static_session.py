@@ -144,7 +144,8 @@ class StaticSession:
         try:
             return StaticIndex(parse(data), validators, digest)
         except ValueError as error:
-            raise StoreError(f"{shown_url(self._url)} is no index: {error}") from error
+            why = "it is HTML or XML" if data[:1024].lstrip()[:1] == b"<" else error
+            raise StoreError(f"{shown_url(self._url)} is no index: {why}") from error
 
     # Its changes
 

@@ -71,7 +71,9 @@ class Transfer:
         # Where one of them lies in the other, or both in a third.
         names_in_source = shared(target, source, is_same_place)
         within = [lies_within(renames) for renames in names_in_source]
-        self.shared = [r for r, is_within in zip(names_in_source, within, strict=True) if not is_within]
+        self.shared = [
+            r for r, is_within in zip(names_in_source, within, strict=True) if not is_within
+        ]
         # What of the source is the target itself, by the names that its keys have there.
         names_in_target = shared(source, target, is_same_place) if any(within) else []
         back = [r for r in names_in_target if not lies_within(r)]
@@ -129,13 +131,17 @@ class Transfer:
         if not isinstance(value, Value):
             return value
         try:
-            return self.transfer(key, value)
+            written = self.transfer(key, value)
         except Cancelled:
             raise
         except Exception as error:
+            # Of what has failed, only the part that was read counts as done.
             return None if self.is_gone(key) else error
-        finally:
+        try:
             self.advance(key, value.size or 0)
+        except Exception:  # the key is done, whatever its size
+            pass
+        return written
 
     def is_gone(self, key: str) -> bool:
         try:

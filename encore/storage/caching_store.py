@@ -256,8 +256,9 @@ class CachingStore(WatchingWrapper):
             return []
         self._reader.check_own(changes)
         if changes:
+            were = "change that was" if len(changes) == 1 else "changes that were"
             raise StoreError(
-                f"{self.cache!r} has {len(changes)} changes that were not uploaded; "
+                f"{self.cache!r} has {len(changes)} {were} not uploaded; "
                 "write_back=True would do that"
             )
         return []
@@ -588,13 +589,19 @@ class CachingStore(WatchingWrapper):
 
 def _not_uploaded(failed: dict[str, Exception]) -> StoreError:
     first = min(failed)
-    names = ", ".join(map(repr, sorted(failed)[:3]))
-    more = ", ..." if len(failed) > 3 else ""
-    error = StoreError(
-        f"{len(failed)} changes could not be uploaded, and stay in the cache: {names}{more}",
-        key=first,
-    )
-    error.__cause__ = failed[first]
+    cause = failed[first]
+    reason = str(cause) if isinstance(cause, StoreError | OSError) and str(cause) else repr(cause)
+    if len(failed) == 1:
+        text = f"1 change could not be uploaded, and stays in the cache: {first!r} ({reason})"
+    else:
+        names = ", ".join(map(repr, sorted(failed)[:3]))
+        more = ", ..." if len(failed) > 3 else ""
+        text = (
+            f"{len(failed)} changes could not be uploaded, and stay in the cache: {names}{more} "
+            f"({first!r}: {reason})"
+        )
+    error = StoreError(text, key=first)
+    error.__cause__ = cause
     return error
 
 

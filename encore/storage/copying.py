@@ -25,9 +25,12 @@ class CopyReport:
         Keys that could not be copied, or deleted, and why.
     deleted : list of str
         Keys that sync_store() deleted.
+    dry_run : bool
+        Whether nothing was done, and this is what would be.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dry_run: bool = False) -> None:
+        self.dry_run = dry_run
         self.copied: list[str] = []
         self.skipped: list[str] = []
         self.failed: dict[str, Exception] = {}
@@ -35,6 +38,8 @@ class CopyReport:
 
     def __str__(self) -> str:
         text = f"{len(self.copied)} copied, {len(self.skipped)} skipped, {len(self.failed)} failed"
+        if self.dry_run:
+            text = f"would be: {text}"
         return f"{text}, {len(self.deleted)} deleted" if self.deleted else text
 
     def __repr__(self) -> str:
@@ -139,7 +144,8 @@ def sync_store(
     """
     from ._copier import Copier
 
-    copier = Copier(CopyReport(), source, target, on_conflict, workers, cancel, dry_run)
+    report = CopyReport(dry_run)
+    copier = Copier(report, source, target, on_conflict, workers, cancel, dry_run)
     copier.run(match, event_manager)
     if delete and not copier.report.failed:
         copier.delete(match)

@@ -169,13 +169,13 @@ class DynamicURLStore(BaseReadOnlyStore, AbstractAuthorizingStore):
         AuthorizationError
             If the server refuses them.
         StoreError
-            If it does not answer.
+            If it does not answer, or what it answers is not what a server of a store says.
         """
         super().connect(credentials)
 
     def _open(self, credentials: Any) -> None:
         from ._http import Client
-        from ._remote_encore import find_server
+        from ._remote_finding import find_server
         from ._remote_server import RemoteServer
 
         tag, transport = self._transport(credentials)
@@ -186,7 +186,12 @@ class DynamicURLStore(BaseReadOnlyStore, AbstractAuthorizingStore):
                 # It has no method to ask with, and has not been written for our server.
                 remote = RemoteServer(client, self._sent_url, query_url, self._connected_remote)
             else:
-                remote = find_server(client, self._sent_url, query_url, self._connected_remote)
+                # Where keys stand somewhere else in a URL, nothing can be said about its beginning.
+                is_plain = self.url_format.startswith("{base}/{key}")
+                base_url = encoded(self.base_url) if is_plain else None
+                remote = find_server(
+                    client, self._sent_url, query_url, self._connected_remote, base_url
+                )
         except BaseException:
             client.close()
             raise

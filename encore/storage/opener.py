@@ -133,12 +133,12 @@ def open_store(
     make = _SCHEMES.get(scheme) if colon else None
     if make is not None:
         if "\0" in rest:
-            raise ValueError(f"{name!r}: a path has no NUL")
+            raise ValueError(f"{_shown(name)!r}: a path has no NUL")
         if not rest and make is not _memory:
-            raise ValueError(f"{name!r}: the path is missing")
+            raise ValueError(f"{_shown(name)!r}: the path is missing")
         return make(name, rest, create, arguments)
     if scheme in _RESERVED or not (_is_dotted_name(scheme) and _is_dotted_name(rest)):
-        raise ValueError(f"{name!r} names no store; known are {_KNOWN}")
+        raise ValueError(f"{_shown(name)!r} names no store; known are {_KNOWN}")
     store = _called(name, scheme, rest, arguments)
     if create:
         from .abstract_store import AbstractStore
@@ -199,7 +199,7 @@ def _check_options(name: str, kind: type, arguments: Options, *paths: str) -> No
 def _refuse(unknown: list[str], name: str, known: list[str]) -> None:
     if unknown:
         there = f"there are {', '.join(known)}" if known else "there are none"
-        raise ValueError(f"{name!r} has no option {unknown[0]!r}; {there}")
+        raise ValueError(f"{_shown(name)!r} has no option {unknown[0]!r}; {there}")
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, Parameter]:
@@ -218,8 +218,14 @@ def _parameters(function: Callable[..., Any]) -> dict[str, Parameter]:
     }
 
 
+def _shown(name: str) -> str:
+    from ._chain import shown_name
+
+    return shown_name(name)
+
+
 def _read_only(name: str) -> StoreError:
-    return StoreError(f"{name!r} can only be read")
+    return StoreError(f"{_shown(name)!r} can only be read")
 
 
 def _memory(name: str, path: str, create: bool, arguments: Options) -> AbstractReadOnlyStore:
@@ -305,38 +311,49 @@ def _dir(name: str, path: str, create: bool, arguments: Options) -> AbstractRead
 def _http(name: str, rest: str, create: bool, arguments: Options) -> AbstractReadOnlyStore:
     from .dynamic_url_store import DynamicURLStore
 
-    url, shown = _folder_url(name)
-    _check_options(shown, DynamicURLStore, arguments, "base_url", "query_url")
+    url = _folder_url(name)
+    _check_options(name, DynamicURLStore, arguments, "base_url", "query_url")
     return DynamicURLStore(f"{url}keys", f"{url}query", **arguments)
 
 
 def _static(name: str, rest: str, create: bool, arguments: Options) -> AbstractReadOnlyStore:
     from .static_url_store import StaticURLStore
 
-    url, shown = _folder_url(rest)
-    _check_options(shown, StaticURLStore, arguments, "root_url", "data_path", "query_path")
+    url = _folder_url(rest, _folder_hint)
+    _check_options(name, StaticURLStore, arguments, "root_url", "data_path", "query_path")
     if create:
-        raise _read_only(f"static:{shown}")
+        raise _read_only(name)
     return StaticURLStore(url, "data/", "index.json", **arguments)
 
 
-def _folder_url(url: str) -> tuple[str, str]:
-    """Return a URL with a slash at its end, and as it may be shown."""
+def _folder_url(url: str, hint: Callable[[str], str] = lambda url: "") -> str:
+    """Return a URL with a slash at its end; what is wrong is told with a hint."""
     from urllib.parse import urlsplit
 
-    from ._http_errors import shown_url
-
-    shown = shown_url(url)
+    shown = _shown(url)
+    for mark in "#?":
+        before, found, _ = shown.partition(mark)
+        shown = f"{before}{found}..." if found else before
     try:
         parts = urlsplit(url)
         usable = bool(parts.scheme and (parts.hostname or parts.scheme == "file"))
     except ValueError:
         usable = False
     if not usable:
-        raise ValueError(f"{shown!r} names no store: the URL has no host")
+        raise ValueError(f"{shown!r} names no store: the URL has no host{hint(url)}")
     if "?" in url or "#" in url:
         raise ValueError(f"{shown!r} names no store: the URL may have no query and no fragment")
-    return url if url.endswith("/") else f"{url}/", shown
+    return url if url.endswith("/") else f"{url}/"
+
+
+def _folder_hint(url: str) -> str:
+    """Say how a path is written that was given instead of a URL."""
+    from urllib.parse import quote
+
+    head = url.partition("/")[0]
+    if ":" in head or "@" in url or url.startswith("//"):
+        return ""
+    return f"; a directory of this computer is static:file:{quote(os.path.abspath(url))}"
 
 
 def _check_exists(path: str) -> None:

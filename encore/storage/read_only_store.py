@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._reading_wrapper import ReadingWrapper
-from .abstract_store import AbstractStore
+from ._signatures import not_there
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,4 @@ class ReadOnlyStore(ReadingWrapper):
     if not TYPE_CHECKING:  # for a type checker, any attribute would be there
 
         def __getattr__(self, name: str) -> Any:
-            what = f"{type(self).__name__!r} object has no attribute {name!r}"
-            if hasattr(AbstractStore, name) and not name.startswith("_"):
-                what += ": it can only be read"
-            raise AttributeError(what, name=name, obj=self)
+            raise not_there(self, name)

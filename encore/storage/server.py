@@ -65,10 +65,11 @@ class StoreApplication:
     static : bool
         Whether only the static layout is served, ``index.json`` and ``data/``.
     browse : bool
-        Whether there are pages for people too.
+        Whether there are pages for people too; not with `static`.
     view : callable, optional
         Given the store and the name of the user (None without authentication), returns the store that
-        this user sees.
+        this user sees. An AuthorizationError that it raises is answered with 403; what else it may
+        raise, as errors of the store are.
     realm : str
         What a browser shows when it asks for a password.
     hosts : iterable of str, optional
@@ -102,6 +103,8 @@ class StoreApplication:
         for name, function in (("authenticate", authenticate), ("view", view)):
             if function is not None and not callable(function):
                 raise TypeError(f"{name} is a callable, not {shown(function)}")
+        if static and browse:
+            raise ValueError("there are no pages where static serves index.json and data/ alone")
         self.store = store
         self.readonly = readonly or static
         self.static = static
@@ -199,6 +202,9 @@ class StoreApplication:
             return _READ, answer_keys
         if path == "/query" and not self.static:
             return ("GET", "HEAD", "POST"), self._query
+        if self.static and (path in ("/keys", "/query") or path.startswith("/keys/")):
+            text = "only index.json and data/ are served here: static:URL, a StaticURLStore, reads them"
+            raise RequestError(404, text, "KeyError")
         raise RequestError(404, "there is nothing of this name here", "KeyError")
 
     def _route_key(self, request: Request, rest: str) -> tuple[tuple[str, ...], Answer]:
@@ -230,7 +236,6 @@ class StoreApplication:
         return delete_key(request, writable, _key_of(request))
 
     def writable(self, store: AbstractReadOnlyStore) -> AbstractStore:
-        """Return a store that may be written to; RequestError if it may not."""
         """Return the store if it can be written to; RequestError if nothing can be changed."""
         if self.readonly or not isinstance(store, AbstractStore) or store.info().get("readonly"):
             raise RequestError(403, "nothing can be changed here", "AuthorizationError")
@@ -254,7 +259,9 @@ class StoreApplication:
     def _told(self, request: Request, store: AbstractReadOnlyStore) -> dict[str, Any]:
         # Of several processes none knows what another one has done.
         is_alone = not request.environ.get("wsgi.multiprocess", True)
-        return {**self.about(store), "repeats": is_alone}
+        # So that a client sees that what it took for one URL is another one.
+        place = {"path": request.path, "static": self.static}
+        return {**self.about(store), **place, "repeats": is_alone}
 
     def about(self, store: AbstractReadOnlyStore) -> dict[str, Any]:
         """Return the description that a client is given."""

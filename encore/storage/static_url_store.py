@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._changes import has_listeners
+from ._signatures import not_there
 from .base_store import BaseReadOnlyStore, Head, no_positional_manager
 from .errors import StoreError, shown
 
@@ -162,6 +163,11 @@ class StaticURLStore(BaseReadOnlyStore):
             f"{query + (mark and '?...')!r})"
         )
 
+    if not TYPE_CHECKING:  # for a type checker, any attribute would be there
+
+        def __getattr__(self, name: str) -> Any:
+            raise not_there(self, name)
+
     def info(self) -> dict[str, Any]:
         return {**super().info(), "streaming": True, "durable": "process"}
 
@@ -218,8 +224,10 @@ class StaticURLStore(BaseReadOnlyStore):
                 self._index_url,
                 self.max_index_size,
             )
-        except BaseException:
+        except BaseException as error:
             client.close()
+            if getattr(error, "status", None) in (404, 410) and self._lacks_slash():
+                raise StoreError(f"{error}: root_url has no slash at its end") from error
             raise
         with self._life_cycle:
             if not self._connected:
@@ -229,6 +237,10 @@ class StaticURLStore(BaseReadOnlyStore):
                 return
         # Another thread was faster.
         session.close()
+
+    def _lacks_slash(self) -> bool:
+        """Whether root_url and query_path make one name of two."""
+        return not self.root_url.endswith(("/", "=")) and self.query_path[:1] not in ("/", "?")
 
     def disconnect(self) -> None:
         self._adopt()

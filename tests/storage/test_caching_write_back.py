@@ -356,7 +356,7 @@ def test_without_write_back_such_a_cache_is_refused(setup):
     setup.store.from_bytes("key", b"data")
     setup.store._owner.release()
     store = CachingStore(setup.spy, setup.cache)
-    with pytest.raises(StoreError, match="1 changes that were not uploaded"):
+    with pytest.raises(StoreError, match="1 change that was not uploaded"):
         store.connect()
     setup.store.flush()
     store.connect()
@@ -779,10 +779,14 @@ def test_flush_tries_everything_once_and_says_what_failed(setup):
         setup.store.from_bytes(key, b"data")
     fail = Failing()
     setup.spy.hooks["set"] = lambda key: fail(key) if key == "b" else None
-    with pytest.raises(StoreError, match=r"1 changes could not be uploaded.*'b'") as caught:
+    with pytest.raises(StoreError, match="could not be uploaded") as caught:
         setup.store.flush()
     assert caught.value.key == "b"
-    assert "network" in str(caught.value.__cause__)
+    cause = caught.value.__cause__
+    assert "network" in str(cause)
+    assert str(caught.value) == (
+        f"1 change could not be uploaded, and stays in the cache: 'b' ({cause})"
+    )
     assert setup.there() == {"a": b"data", "c": b"data"}
     assert setup.asked()["set"] == 3
     with pytest.raises(StoreError):
@@ -1237,7 +1241,7 @@ def test_no_lock_is_held_while_disconnect_uploads(setup):
 def test_disconnect_says_what_would_be_lost(setup):
     setup.spy.hooks["set"] = Failing()
     setup.store.from_bytes("key", b"data")
-    with pytest.raises(StoreError, match="stay in the cache"):
+    with pytest.raises(StoreError, match="stays in the cache"):
         setup.store.disconnect()
     assert not setup.store.is_connected()
     setup.store.disconnect()
@@ -1562,3 +1566,21 @@ def test_what_is_written_just_after_an_upload_is_a_conflict(setup):
         setup.store.flush()
     assert setup.store.conflicts() == ["key"]
     assert setup.there() == {"key": b"theirs"}
+
+
+def test_flush_says_of_several_changes_why_the_first_has_failed(setup):
+    for key in ("a", "b", "c", "d"):
+        setup.store.from_bytes(key, b"data")
+    trouble = {"a": TemporaryError("no route to the host"), "b": RuntimeError("b")}
+
+    def fail(key):
+        raise trouble.get(key, ValueError(key))
+
+    setup.spy.hooks["set"] = fail
+    with pytest.raises(StoreError) as caught:
+        setup.store.flush()
+    assert str(caught.value) == (
+        "4 changes could not be uploaded, and stay in the cache: 'a', 'b', 'c', ... "
+        "('a': no route to the host)"
+    )
+    setup.spy.hooks.clear()

@@ -157,3 +157,49 @@ def test_broken_chains_are_refused(name, folder):
     with pytest.raises(ValueError, match=r"it is|names no store|missing"):
         open_store(name)
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("readonly::https://me:secret@host/x", "readonly::https://...@host/x"),
+        ("bogus::https://me:secret@host/", "bogus::https://...@host/"),
+        ("htps://me:secret@host/", "htps://...@host/"),
+        ("readonly::htps://me:secret@host/", "readonly::htps://...@host/"),
+        ("https:me:secret@host/", "https:...@host/"),
+        ("https:/me:secret@host/", "https:...@host/"),
+        ("https://me:sec/re@t::a@host/", "https://...@host/"),
+        ("https://me:sec\nret@host/", "https://...@host/"),
+        ("static:https://me:secret@host/", "static:https://...@host/"),
+        ("me:secret@host", "...@host"),
+        ("cache:https://me:secret@host/::fs:a@b", "cache:https://...@host/::fs:a@b"),
+        ("cache:dir:/me@x/y::https://me:secret@host/", "cache:dir:/me@x/y::https://...@host/"),
+        ("mount=a:https://me:secret@host/::memory:", "mount=a:https://...@host/::memory:"),
+        ("fs:me@work", "fs:me@work"),
+        ("readonly::sqlite:a::b@c", "readonly::sqlite:a::b@c"),
+        ("https://host/", "https://host/"),
+    ],
+)
+def test_a_name_is_shown_without_what_is_before_the_at_sign(name, shown):
+    assert _chain.shown_name(name) == shown
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "readonly::https://me:secret@host/",
+        "readonly=1::https://me:secret@host/",
+        "readonly:https://me:secret@host/",
+        "retry=https://me:secret@host/::memory:",
+        "cache=https://me:secret@host/:memory:::memory:",
+        "metadata-cache=https://me:secret@host/::memory:",
+        "prefix=a::htps://me:secret@host/",
+    ],
+)
+def test_no_error_of_a_chain_shows_a_password(name):
+    with pytest.raises((ValueError, StoreError)) as caught:
+        open_store(name, create=True)
+    error = caught.value
+    while error is not None:
+        assert "secret" not in f"{error} {error!r}"
+        error = error.__cause__

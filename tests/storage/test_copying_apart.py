@@ -9,6 +9,7 @@ import pytest
 
 from encore.events.api import Cancelled, EventManager
 from encore.storage import _copier, _transfer
+from encore.storage._wrapped_value import WrappedValue
 from encore.storage.abstract_store import AbstractStore
 from encore.storage.copying import copy_store, sync_store
 from encore.storage.dict_memory_store import DictMemoryStore
@@ -357,6 +358,8 @@ def test_a_dry_run_reports_the_same_and_does_nothing(pair, far):
     for name in ("copied", "skipped", "failed", "deleted"):
         assert getattr(would, name) == getattr(done, name)
     assert done.copied == ["a", "b", "new"]
+    assert str(would) == f"would be: {done}"
+    assert (would.dry_run, done.dry_run) == (True, False)
 
 
 def test_nothing_is_deleted_after_a_failure(pair):
@@ -490,3 +493,76 @@ def test_a_cancelled_sync_deletes_no_more(pair):
         sync_store(source, target, delete=True, cancel=cancel)
     assert caught.value.report.copied == ["b", "new"]
     assert target.exists("gone too")
+
+
+class NoSize(WrappedValue):
+    """What is known only after a request: it fails."""
+
+    size = property(lambda self: self._fail())
+    data = property(lambda self: self._fail())
+
+    def __init__(self, error):
+        super().__init__(StringValue(b""))
+        self.error = error
+
+    def _fail(self):
+        raise self.error
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("error", [KeyError("bad"), StoreError("bad"), RuntimeError("bad")])
+@pytest.mark.parametrize("heard", [False, True])
+@pytest.mark.parametrize("target", [Far, DictMemoryStore])
+def test_a_key_whose_size_cannot_be_told_stops_no_other(target, heard, error, workers):
+    source, target = Far(values()), target()
+    target.event_manager = EventManager()
+    source.contents["k10"] = NoSize(error)
+    seen = []
+    if heard:
+        target.event_manager.connect(StoreProgressEvent, seen.append, {"key": ""})
+    with target:
+        report = copy_store(source, target, workers=workers)
+        assert report.failed == {"k10": error}
+        assert report.copied == sorted(set(KEYS) - {"k10"})
+        assert sorted(target.query_keys()) == report.copied
+    assert bool(seen) == heard
+
+
+def test_a_key_that_was_written_is_copied_even_if_its_size_cannot_be_told():
+    class Vanishing(WrappedValue):
+        data = property(lambda self: self._value.data)
+
+        @property
+        def size(self):
+            if "a" in target.contents:
+                raise StoreError("gone")
+            return 1
+
+    target = Far()
+    report = copy_store(Far({"a": Vanishing(StringValue(b"a"))}), target, workers=1)
+    assert (report.copied, report.failed) == (["a"], {})
+
+
+def test_a_key_that_is_gone_with_its_size_is_none_of_these():
+    source, target = Far(values()), Far()
+
+    class Forgetful(NoSize):
+        def _fail(self):
+            source.contents.pop("k10", None)
+            raise self.error
+
+    source.contents["k10"] = Forgetful(KeyError("k10"))
+    report = copy_store(source, target)
+    assert report.failed == {}
+    assert report.copied == sorted(set(KEYS) - {"k10"})
+
+
+def test_progress_does_not_claim_the_bytes_of_a_key_that_failed():
+    target = Far()
+    target.trouble["set", "k03"] = StoreError("full")
+    seen = []
+    target.event_manager.connect(StoreProgressEvent, seen.append, {"key": ""})
+    report = copy_store(Far(values()), target)
+    assert list(report.failed) == ["k03"]
+    assert seen[0].steps == 3 * len(KEYS)
+    assert seen[-2].step == 3 * (len(KEYS) - 1)

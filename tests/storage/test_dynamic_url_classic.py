@@ -334,7 +334,7 @@ def test_what_is_equal_for_the_server_alone_is_not_found(store):
 
 @pytest.mark.parametrize(
     ("options", "text"),
-    [({"static": True}, "nothing of this name"), ({"hosts": ["a"]}, "no server of")],
+    [({"static": True}, "static:URL, a StaticURLStore, reads"), ({"hosts": ["a"]}, "no server of")],
 )
 def test_one_of_ours_that_refuses_is_not_taken_for_such_a_server(options, text):
     with DictMemoryStore(event_manager=EventManager()) as inner:

@@ -277,16 +277,14 @@ def test_only_what_can_be_is_believed(said, expected):
 @pytest.mark.parametrize(
     ("status", "kind", "body"),
     [
-        (200, "text/html", b"<html>"),
-        (200, "application/json", b"{"),
-        (200, "application/json", b'{"encore": 2}'),
-        (200, "application/json", b"[1]"),
-        (200, "application/json", b'{"encore": 1}' + b" " * 200_000),
+        # Some frameworks answer so by themselves.
+        (200, "text/html", b""),
+        (200, "text/plain", b""),
         (204, "text/plain", b""),
-        (404, "text/plain", b""),
         (405, "text/plain", b""),
-        (500, "text/plain", b""),
-        (501, "text/plain", b""),
+        # One that wants to know the names of criteria.
+        (400, "text/html", b"<html>"),
+        (422, "application/json", b'{"detail": 1}'),
     ],
 )
 def test_any_other_answer_is_of_a_classic_server(status, kind, body):
@@ -295,6 +293,163 @@ def test_any_other_answer_is_of_a_classic_server(status, kind, body):
     with store_on(application, policy=RetryPolicy(1)) as store:
         assert store.info()["conditional"] is False
         assert store.info()["durable"] == "process"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "body", "why"),
+    [
+        (200, "text/html; charset=utf-8", b"<html>", "HTML"),
+        (200, "Text/HTML", b"log in first", "HTML"),
+        (200, "application/json", b"{", "JSON"),
+        (200, "application/json", b'{"encore": 2}', "JSON"),
+        (200, "application/json", b"[1]", "JSON"),
+        (200, "application/json", b'{"encore": 1}' + b" " * 200_000, "JSON"),
+        (404, "text/plain", b"", "status 404"),
+        (405, "text/html", b"", "status 405"),
+        (410, "text/plain", b"", "status 410"),
+        (501, "text/plain", b"", "status 501"),
+    ],
+)
+def test_what_answers_everything_so_is_no_server_of_a_store(status, kind, body, why):
+    application = WatchedApplication(None)
+    application.instead = lambda environ: (status, [("Content-Type", kind)], body)
+    store = store_on(application, policy=RetryPolicy(1))
+    with pytest.raises(StoreError, match=f"/query: this is no server of a store: .*{why}"):
+        store.connect()
+    assert not store.is_connected()
+
+
+def test_a_server_of_08_may_answer_options_as_it_likes():
+    def answer(environ):
+        if environ["REQUEST_METHOD"] == "OPTIONS":
+            return 404, [("Content-Type", "text/html")], b"<html>"
+        assert environ["QUERY_STRING"] == "token=t&encore.storage.nobody=%22nobody%22"
+        return 200, [("Content-Type", "text/plain")], b""
+
+    application = WatchedApplication(None)
+    application.instead = answer
+    store = store_on(application)
+    store.query_url += "?token=t"
+    with store:
+        assert store.info()["conditional"] is False
+
+
+@pytest.mark.parametrize("status", [500, 502])
+def test_a_failure_for_a_moment_does_not_make_it_a_server_of_08(store, application, status):
+    failures = [status]
+    application.instead = lambda environ: (failures.pop(), [], b"") if failures else None
+    store.disconnect()
+    store.connect()
+    assert not failures
+    assert store.info()["conditional"] is True
+    application.instead = lambda environ: (status, [("Content-Type", "text/plain")], b"")
+    store.disconnect()
+    with pytest.raises(TemporaryError):
+        store.connect()
+
+
+def test_an_answer_of_a_query_that_is_html_has_no_keys():
+    application = WatchedApplication(None)
+    pages = []
+
+    def answer(environ):
+        if environ["REQUEST_METHOD"] == "OPTIONS":
+            return 405, [], b""
+        return 200, [("Content-Type", "text/html")], pages[0]
+
+    application.instead = answer
+    with store_on(application) as store:
+        pages[:] = [b"\n<html>\n<p>Log in</p>"]
+        with pytest.raises(StoreError, match="HTML"):
+            list(store.query_keys())
+        # Some frameworks call everything HTML.
+        pages[:] = [b"a\nb"]
+        assert list(store.query_keys()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", ["ours", "classic"])
+def test_what_is_written_to_nowhere_is_no_key_error(store, application, kind):
+    def answer(environ):
+        if environ["REQUEST_METHOD"] == "OPTIONS":
+            return None if kind == "ours" else (405, [], b"")
+        return 404, [], b""
+
+    application.instead = answer
+    store.disconnect()
+    with store:
+        for call, *args in (
+            (store.set, ("k"), (io.BytesIO(b"1"), {})),
+            (store.set_data, "k", io.BytesIO(b"1")),
+            (store.set_metadata, "k", {}),
+        ):
+            with pytest.raises(StoreError, match=r"/keys/k/.*cannot be written here: status 404"):
+                call(*args)
+        with pytest.raises(KeyError):
+            store.delete("k")
+        with pytest.raises(KeyError):
+            store.set_permissions("k", {"owned": ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("base", "query", "text"),
+    [
+        ("/keys/keys", "/keys/query", "the root of this server is http://{host}/,"),
+        ("/x/keys", "/x/query", "the root of this server is http://{host}/,"),
+        ("/keys", "/keys", "query_url of this server is http://{host}/query"),
+        ("/keys", "/", "query_url of this server is http://{host}/query"),
+        ("", "/query", "base_url of this server is http://{host}/keys"),
+        ("/store", "/query", "base_url of this server is http://{host}/keys"),
+    ],
+)
+def test_our_server_says_where_keys_and_query_are(application, base, query, text):
+    store = store_on(application)
+    host = store.base_url.split("/")[2]
+    store.base_url, store.query_url = f"http://{host}{base}", f"http://{host}{query}"
+    with pytest.raises(StoreError) as caught:
+        store.connect()
+    assert text.format(host=host) in str(caught.value)
+    assert "str:" not in str(caught.value)
+
+
+def test_keys_may_be_somewhere_else_behind_a_proxy(application):
+    inner = application.application
+
+    def renaming(environ, start_response):
+        path = environ["PATH_INFO"]
+        if path.startswith("/store"):
+            environ["PATH_INFO"] = "/keys" + path[6:]
+        return inner(environ, start_response)
+
+    store = store_on(renaming)
+    store.base_url = store.base_url.removesuffix("/keys") + "/store/"
+    with store:
+        store.from_bytes("k", b"1")
+        assert store.to_bytes("k") == b"1"
+
+
+def test_a_mistake_in_the_served_store_is_not_tried_again(store, application, inner, monkeypatch):
+    def broken(key):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(type(inner), "get", lambda self, key: broken(key))
+    application.log.clear()
+    with pytest.raises(StoreError, match="something unexpected") as caught:
+        store.get("k")
+    assert not isinstance(caught.value, TemporaryError)
+    assert len(application.log) == 1
+
+
+@pytest.mark.parametrize("url", ["http://h:0/keys", "http:///keys"])
+def test_a_url_that_is_none_is_shown_as_it_is(url):
+    store = DynamicURLStore(url, url)
+    with pytest.raises(ValueError, match="bad port: 'http:") as caught:
+        store.connect()
+    assert "str:" not in str(caught.value)
+
+
+def test_who_has_no_permissions_is_told(store):
+    with pytest.raises(AuthorizationError, match="the store behind the server has none"):
+        store.get_permissions("k")
 
 
 @pytest.mark.parametrize(

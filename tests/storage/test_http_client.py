@@ -474,6 +474,14 @@ def test_what_was_tried_before_is_told():
         assert caught.value.repeated is True
 
 
+def test_a_refusal_that_is_cut_off_has_not_happened():
+    conflict = answer(b"abc", "409 No", Content_Length="5")
+    with HostileServer([read, conflict, close]) as server:
+        with pytest.raises(TemporaryError) as caught:
+            new_client().request("POST", server.url, body=b"x", whole=True, expect=(409,))
+        assert caught.value.happened is None
+
+
 def test_the_first_attempt_is_no_repetition():
     with HostileServer([read, answer(b"", "404 Gone"), close]) as server:
         with pytest.raises(KeyError) as caught:
@@ -727,6 +735,8 @@ def test_what_is_no_url_is_refused(url):
         ("", "z"),
         ("ä", "z"),
         ("Transfer-Encoding", "chunked"),
+        ("host", "elsewhere"),
+        ("Expect", "100-continue"),
         ("Content-Length", "-1"),
         ("Content-Length", "1\r\nX: y"),
         ("Content-Length", "5"),
@@ -751,6 +761,11 @@ def test_headers_are_str(headers):
 def test_nothing_is_smuggled_in_a_method(method):
     with pytest.raises(ValueError, match="no method"):
         new_client().request(method, "http://127.0.0.1/")
+
+
+def test_a_length_without_a_body_is_refused():
+    with pytest.raises(ValueError, match="no body"):
+        new_client().request("PUT", "http://127.0.0.1/", headers={"Content-Length": "5"})
 
 
 def test_what_may_stand_in_a_header_is_sent():

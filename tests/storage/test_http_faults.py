@@ -2,6 +2,7 @@
 
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 from hostile_server import HostileServer, answer, forever, read, read_head, silence
@@ -10,9 +11,10 @@ from wsgi_client import WSGIClient
 
 from encore.storage._etags import parse_etag
 from encore.storage._http import Client
-from encore.storage._http_errors import timed_out
+from encore.storage._http_errors import StaleConnectionError, timed_out
 from encore.storage._http_response import Headers, Response
-from encore.storage._remote_encore import EncoreServer, find_server
+from encore.storage._remote_encore import EncoreServer
+from encore.storage._remote_finding import find_server
 from encore.storage.dict_memory_store import DictMemoryStore
 from encore.storage.dynamic_url_store import DynamicURLStore
 from encore.storage.errors import AuthorizationError, PreconditionError, TemporaryError
@@ -85,6 +87,41 @@ def test_what_is_read_by_the_caller_may_still_take_its_time():
     response = dripping_client().request("GET", "http://localhost/")
     assert response.read(1) == b" "
     assert b"".join(response.read(1) for _ in range(100)) == b" " * 100
+
+
+class DrippingSession:
+    """A session as requests has it, whose answers drip."""
+
+    def __init__(self, clock):
+        self.raw = Drip(clock)
+        # One that waits for all that was asked for would wait for ever.
+        self.raw.read1, self.raw.read = self.raw.read, None
+
+    def request(self, method, url, **options):
+        return SimpleNamespace(
+            status_code=200, headers={}, raw=self.raw, url=url, close=lambda: None
+        )
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_session_does_not_wait_for_a_drip_for_ever(whole, monkeypatch):
+    from encore.storage import _http_session
+
+    clock = Clock()
+    monkeypatch.setattr(_http_session, "monotonic", clock)
+    session = DrippingSession(clock)
+    session.raw.end = float("inf")
+    policy = RetryPolicy(1, clock=clock, sleep=clock.sleep)
+    client = Client(_http_session.SessionTransport(session), timeout=30.0, policy=policy)
+
+    def fetch():
+        response = client.request("GET", "http://localhost/", whole=whole)
+        response.paced(1 << 14)
+        return response.read()
+
+    with pytest.raises(TemporaryError):
+        fetch()
+    assert session.raw.read_so_far < 70
 
 
 def test_a_server_has_no_longer_to_ask_for_a_body_than_the_call_has():
@@ -223,3 +260,38 @@ def test_a_condition_that_does_not_hold_is_no_temporary_error():
         with pytest.raises(PreconditionError):
             new_client(attempts=3).request("PUT", server.url, headers={"If-Match": '"1"'}, body=b"")
         assert len(server.requests) == 1
+
+
+# Messages
+
+
+def connected(clock):
+    """Return a connection whose socket resets whatever is done with it."""
+    from encore.storage._http_socket import Connection
+
+    class Socket:
+        def settimeout(self, seconds):
+            pass
+
+        def sendall(self, data):
+            raise ConnectionResetError(104, "Connection reset by peer")
+
+        def recv(self, size):
+            raise ConnectionResetError(104, "Connection reset by peer")
+
+    connection = Connection("localhost", 80, "http://localhost", clock)
+    connection.sock = Socket()
+    connection.begin(10.0)
+    return connection
+
+
+def test_an_error_in_sending_names_the_server():
+    with pytest.raises(TemporaryError, match="http://localhost"):
+        connected(Clock()).send_bytes(b"x")
+
+
+def test_a_stale_connection_names_the_server():
+    connection = connected(Clock())
+    connection.is_used = True
+    with pytest.raises(StaleConnectionError, match="http://localhost"):
+        connection.head()

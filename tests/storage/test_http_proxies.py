@@ -317,6 +317,16 @@ def test_a_tunnel_may_want_a_password(certificate, tls):
         assert "proxy-authorization" not in third.headers
 
 
+def test_a_server_behind_a_tunnel_that_plays_the_proxy_learns_nothing(certificate, tls):
+    no = answer(b"no", "407 Who?", Proxy_Authenticate='Basic realm="p"')
+    with HostileServer([read_head, CONNECTED, tls, forever(read_head, no)]) as proxy:
+        auth = handler(ProxyBasicAuthHandler, proxy.url, "proxy", "one")
+        with pytest.raises(AuthorizationError):
+            get(tunnel_client(proxy, certificate, auth), "https://far.example/")
+        assert [request.method for request in proxy.requests] == ["CONNECT", "GET"]
+        assert "proxy-authorization" not in proxy.requests[1].headers
+
+
 def test_a_tunnel_whose_proxy_wants_another_password_each_time(certificate):
     class Fickle:
         count = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import socket
+import ssl
 import threading
 from types import SimpleNamespace
 from unittest.mock import MagicMock
@@ -371,6 +372,45 @@ def test_what_an_error_came_in_the_middle_of_says_nothing():
     assert error_of(error, "http://h/").happened is None
 
 
+class NewConnectionError(Exception):
+    pass
+
+
+def reset():
+    # As urllib3 does.
+    return Exception("Connection aborted.", ConnectionResetError(104, "Connection reset by peer"))
+
+
+def refused():
+    error = OSError("http://me:secret@h/: no connection")
+    error.reason = NewConnectionError("http://me:secret@h/")
+    error.reason.__cause__ = ConnectionRefusedError(111, "Connection refused")
+    return error
+
+
+def untrusted():
+    error = ssl.SSLCertVerificationError(1, "http://me:secret@h/")
+    error.verify_message = "self-signed certificate"
+    return Exception("http://me:secret@h/", error)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (reset, "Exception: Connection reset by peer"),
+        (refused, "OSError: Connection refused"),
+        (untrusted, "Exception: the certificate is refused: self-signed certificate"),
+        (lambda: Exception(TimeoutError("secret")), "Exception: timed out"),
+        (lambda: Exception(NewConnectionError("secret")), "Exception: NewConnectionError"),
+    ],
+)
+def test_the_innermost_reason_is_told(make, text):
+    found = str(error_of(make(), "http://me:secret@h/?secret"))
+    assert text in found
+    assert found.startswith("http://h/?...: ")
+    assert "secret" not in found
+
+
 def test_an_error_that_holds_itself():
     error = OSError("x")
     error.reason = error
@@ -555,7 +595,7 @@ def test_what_is_written_is_not_redirected_by_a_session(session, start):
         if environ["REQUEST_METHOD"] in ("PUT", "POST", "DELETE"):
             start_response("302 Found", [("Location", "/other"), ("Content-Length", "0")])
             return []
-        start_response("404 Not Found", [("Content-Length", "0")])
+        start_response("405 No", [("Content-Length", "0")])
         return []
 
     store = start(elsewhere, session)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from datetime import timedelta
 from types import MappingProxyType
@@ -378,3 +379,31 @@ def test_callables_get_the_options_they_take(module):
     assert open_store(f"{module}:choosing", options={"index": [1]}).index == [1]
     assert open_store(f"{module}:choosing").index is None
     assert open_store(f"{module}:anything", options={"a": 1, "b": 2}).options == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("path", ["site", "/srv/my site", "a/b"])
+def test_a_path_given_as_a_url_gets_a_hint(path):
+    from urllib.parse import quote
+
+    with pytest.raises(ValueError, match="the URL has no host") as caught:
+        open_store(f"static:{path}")
+    assert str(caught.value).endswith(f"static:file:{quote(os.path.abspath(path))}")
+
+
+@pytest.mark.parametrize("url", ["https:host", "https:///x", "//host/x", "me:secret@host/x"])
+def test_what_is_no_path_gets_no_hint(url):
+    with pytest.raises(ValueError, match="the URL has no host") as caught:
+        open_store(f"static:{url}")
+    assert "static:file:" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_the_site_of_the_hint_is_opened(tmp_path):
+    site = tmp_path / "my site"
+    (site / "data").mkdir(parents=True)
+    (site / "data" / "a").write_bytes(b"alpha")
+    (site / "index.json").write_text('{"a": {}}')
+    with pytest.raises(ValueError, match="static:file:") as caught:
+        open_store(f"static:{site}")
+    with open_store(str(caught.value).rpartition(" ")[2]) as store:
+        assert store.to_bytes("a") == b"alpha"

@@ -122,11 +122,7 @@ def test_a_value_of_unknown_size_comes_whole_without_a_limit():
 def test_a_key_is_deleted():
     store = memory(**{"a/data": (b"", {"n": 1}), "a": b""})
     get = client(store)
-    assert get.delete("/keys/a/data").json == {
-        "created": False,
-        "metadata": {"n": 1},
-        "etag": None,
-    }
+    assert get.delete("/keys/a/data").json == {"metadata": {"n": 1}}
     assert list(store.keys()) == ["a"]
     assert get.delete("/keys/a/data").status == 404
     assert get.delete("/keys/a").status == 200
@@ -280,7 +276,7 @@ def test_any_key_survives_the_trip(key):
     assert list(store.keys()) == [key]
     assert get.get(f"{path}/data").body == b"1"
     assert get.get(f"/data/{quote(key, safe='')}").body == b"1"
-    assert get.delete(path).json["created"] is False
+    assert get.delete(path).json == {"metadata": {}}
     assert list(store.keys()) == []
 
 
@@ -809,3 +805,24 @@ def test_a_store_that_is_not_connected_is_an_error(tmp_path):
     answer = client(SqliteStore(str(tmp_path / "s.db"))).get("/keys/k/data")
     assert answer.status == 500
     assert str(tmp_path) not in answer.body.decode()
+
+
+def test_there_are_no_pages_beside_the_static_layout():
+    with pytest.raises(ValueError, match="static"):
+        StoreApplication(memory(), static=True, browse=True)
+
+
+def test_the_static_layout_says_what_reads_it():
+    for path in ("/keys", "/query", "/keys/k/data"):
+        answer = client(memory(), static=True).get(path)
+        assert answer.status == 404
+        assert "static:URL" in answer.json["error"]
+
+
+def test_a_view_refuses_by_an_authorization_error():
+    def view(store, user):
+        raise AuthorizationError("secret")
+
+    answer = client(memory(k=b""), view=view).get("/keys/k/data")
+    assert answer.status == 403
+    assert answer.json == {"error": "'k': not permitted", "kind": "AuthorizationError"}

@@ -452,7 +452,6 @@ def test_read_only_pages(store):
     for application in (
         StoreApplication(store, readonly=True, browse=True, secret=secret),
         StoreApplication(ReadOnlyStore(store), browse=True, secret=secret),
-        StoreApplication(store, static=True, browse=True, secret=secret),
     ):
         client = PageClient(application)
         for path in ("/", url("key", "k")):

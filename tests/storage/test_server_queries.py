@@ -63,6 +63,12 @@ def test_criteria_that_are_no_json_are_refused(get, query):
     assert (answer.status, answer.json["kind"]) == (400, "ValueError")
 
 
+def test_a_criterion_that_is_no_json_is_named(get):
+    answer = get.get("/query?n=1&type=image/jpeg")
+    assert answer.status == 400
+    assert answer.json["error"].startswith("'type': this is no JSON; a text stands in quotes")
+
+
 def test_many_criteria_take_no_long_time(get):
     query = "&".join(f"n{i}=1" for i in range(5000))
     assert get.get(f"/query?{query}").body == b""

@@ -1,6 +1,7 @@
 """A write whose answer is lost is done once, and tells what it has done."""
 
 import io
+import random
 import threading
 
 import pytest
@@ -9,7 +10,7 @@ from wsgi_client import WSGIClient
 
 from encore.events.event_manager import EventManager
 from encore.storage._http import Client
-from encore.storage._remote_encore import find_server
+from encore.storage._remote_finding import find_server
 from encore.storage._server_repeats import Repeats
 from encore.storage._server_requests import Request
 from encore.storage._server_responses import Response
@@ -19,6 +20,7 @@ from encore.storage.errors import TemporaryError
 from encore.storage.events import StoreModificationEvent
 from encore.storage.retry_policy import RetryPolicy
 from encore.storage.server import StoreApplication
+from encore.testing.model import expected_transcript, random_steps, same, transcript
 
 
 class LossyTransport(ApplicationTransport):
@@ -254,3 +256,45 @@ def test_the_second_attempt_waits_for_the_first():
     second.join(10)
     assert done == [201]
     assert answers[0] is answers[1]
+
+
+# All together
+
+
+class UnluckyTransport(ApplicationTransport):
+    """Loses the answers to some requests, or the requests; two in a row at most."""
+
+    def __init__(self, application, seed):
+        super().__init__(application)
+        self.random = random.Random(seed)
+        self.in_a_row = 0
+
+    def send(self, method, url, headers, body, timeout, *, foreign=False):
+        fate = self.random.choice(["arrives", "lost", "done"]) if self.in_a_row < 2 else "arrives"
+        self.in_a_row = 0 if fate == "arrives" else self.in_a_row + 1
+        if fate == "lost":
+            raise TemporaryError("the request is lost")
+        response = super().send(method, url, headers, body, timeout, foreign=foreign)
+        if fate == "done":
+            response.close()
+            raise TemporaryError("the answer is lost")
+        return response
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_is_lost_everything_is_done_once_and_told_once(seed):
+    def make_store(manager):
+        behind = DictMemoryStore()
+        behind.connect()
+        application = StoreApplication(behind)
+        store = Lossy(application, event_manager=manager)
+        store.transport = UnluckyTransport(application, seed)
+        return store
+
+    steps = [
+        step
+        for step in random_steps(seed, 150, transactions=False, conditions=False)
+        # The model has transactions, which tell of their end.
+        if not step[0].startswith(("multi", "move"))
+    ]
+    assert same(transcript(make_store, steps), expected_transcript(steps))

@@ -537,3 +537,35 @@ def test_check_finds_what_the_server_does_not_have(make, site, url):
     assert [(each.key, each.problem) for each in store.check()] == [
         ("b/c", "the index has it, but there are no data")
     ]
+
+
+# What is said of mistakes
+
+
+def test_a_root_without_its_slash_is_told(site, make):
+    with serving(site) as url:
+        store = make(f"{url}folder", connect=False)
+        with pytest.raises(StoreError) as caught:
+            store.connect()
+        assert str(caught.value).startswith(f"{url}folderindex.json: ")
+        assert str(caught.value).endswith("root_url has no slash at its end")
+        store = make(f"{url}folder/", connect=False)
+        with pytest.raises(StoreError) as caught:
+            store.connect()
+        assert "slash" not in str(caught.value)
+
+
+def test_an_index_that_is_a_page_is_told(site, url, make):
+    site.index_bytes = b"\n<!DOCTYPE html><title>Log in</title>"
+    with pytest.raises(StoreError, match="is no index: it is HTML"):
+        make(url)
+
+
+def test_what_would_write_is_not_there_and_says_why():
+    store = StaticURLStore("http://localhost/", *PATHS)
+    for name in ("set", "delete", "transaction"):
+        assert not hasattr(store, name)
+        with pytest.raises(AttributeError, match=f"no attribute '{name}': it can only be read"):
+            getattr(store, name)
+    with pytest.raises(AttributeError, match=r"no attribute 'other'$"):
+        store.other  # noqa: B018 - it is not there
